@@ -1,0 +1,337 @@
+"""Every setting, frozen, in groups; read once at start and passed down as arguments.
+
+Sources, the later one wins: the defaults below, `vipcloud.toml`, environment variables `VIPCLOUD_<GROUP>_<FIELD>`
+(such as `VIPCLOUD_SERVER_PORT`), command line options. A wrong setting raises SettingsError with its name and what
+would be right. This is the only module that reads the environment. Units stand last in names.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from vipcloud.errors import SettingsError
+
+PREFIX = "VIPCLOUD_"
+
+
+class Secret:
+    """Text that never prints. `reveal` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the public port listens and how long it waits. Over a limit, the caller gets the error named."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")] = 8080
+    backlog: Annotated[int, Meta(ge=1, description="Connections the kernel holds before we accept them.")] = 4096
+    connections_max: Annotated[int, Meta(ge=1, description="Open client connections; more are closed at once.")] = 18000
+    head_bytes_max: Annotated[int, Meta(ge=1024, description="Request line and headers (431).")] = 65536
+    headers_max: Annotated[int, Meta(ge=8, description="Number of header lines (431).")] = 256
+    head_timeout_s: Annotated[
+        float, Meta(gt=0, description="From a request's first byte to its last header (408).")
+    ] = 10
+    body_bytes_max: Annotated[int, Meta(ge=1024, description="Request body (413).")] = 32 * 1024 * 1024
+    body_timeout_s: Annotated[
+        float, Meta(gt=0, description="For a body, beyond the time its bytes earn at `body_rate_min_bytes_s` (408).")
+    ] = 30
+    body_rate_min_bytes_s: Annotated[int, Meta(ge=1, description="Slowest body that is still waited for (408).")] = (
+        10240
+    )
+    body_unread_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Body bytes taken in before the route asks for them; then reading pauses.")
+    ] = 65536
+    keepalive_timeout_s: Annotated[float, Meta(gt=0, description="An idle connection is closed after this.")] = 75
+    linger_timeout_s: Annotated[
+        float, Meta(gt=0, description="After an early refusal, how long the rest of the body is thrown away.")
+    ] = 5
+    pipelined_max: Annotated[
+        int, Meta(ge=1, description="Requests that wait behind a running one, then reading pauses.")
+    ] = 16
+    write_buffer_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Unsent bytes per connection at which its source is paused.")
+    ] = 32768
+    write_stall_timeout_s: Annotated[
+        float, Meta(gt=0, description="A reader that takes nothing for this long is cut off.")
+    ] = 30
+    drain_timeout_s: Annotated[
+        float, Meta(ge=0, description="After SIGTERM, how long running requests may go on; then they get an error.")
+    ] = 30
+
+
+class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How connections to upstreams are made, kept and given up."""
+
+    connections_max: Annotated[int, Meta(ge=1, description="Open connections per origin.")] = 4096
+    waiting_max: Annotated[
+        int, Meta(ge=1, description="Calls that wait for a connection; more fail at once (502).")
+    ] = 4096
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="To connect, TLS included (504).")] = 5
+    idle_timeout_s: Annotated[float, Meta(gt=0, description="An idle pooled connection is closed after this.")] = 30
+    head_bytes_max: Annotated[int, Meta(ge=1024, description="Response headers (502).")] = 65536
+    release_timeout_s: Annotated[
+        float, Meta(gt=0, description="After the last event, how long the end of the body is waited for to reuse it.")
+    ] = 1
+
+
+class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long an upstream may take. Each is a 504 `upstream_timeout`, or an error event once a stream has begun."""
+
+    first_byte_s: Annotated[
+        float,
+        Meta(ge=0, description="Streams: to the first event with data; 0: the catalogue's (60, or 300 where it reasons)."),
+    ] = 0
+    idle_s: Annotated[
+        float, Meta(gt=0, description="Streams: between events that carry data; comments do not count.")
+    ] = 60
+    total_s: Annotated[float, Meta(gt=0, description="The whole call, streamed or not.")] = 300
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How requests are read and answered."""
+
+    strict_parameters: Annotated[
+        bool, Meta(description="Refuse unknown top-level fields with 400 instead of dropping them.")
+    ] = False
+    ping_stream_s: Annotated[float, Meta(gt=0, description="Silence on a stream after which `: ping` is sent.")] = 15
+    ping_unary_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Silence on an unstreamed answer after which white space is sent; the status is 200 then.",
+        ),
+    ] = 60
+    event_bytes_max: Annotated[int, Meta(ge=1024, description="One event of an upstream's stream (502).")] = (
+        4 * 1024 * 1024
+    )
+    reply_bytes_max: Annotated[int, Meta(ge=1024, description="One unstreamed reply of an upstream (502).")] = (
+        32 * 1024 * 1024
+    )
+    attempts_max: Annotated[int, Meta(ge=1, le=5, description="Upstream calls per request, the first included.")] = 3
+    catalog: Annotated[
+        str,
+        Meta(
+            description="Catalogue laid over the packaged one; empty: `catalog.toml` in the data folder, if there."
+        ),
+    ] = ""
+    poll_interval_s: Annotated[
+        float, Meta(gt=0, description="How often changes of keys, accounts and catalogue are looked for.")
+    ] = 0.5
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One provider's endpoint and our keys there. Empty fields take the catalogue's."""
+
+    base_url: Annotated[str, Meta(description="Where the provider's API begins; empty: the catalogue's.")] = ""
+    keys: Annotated[
+        tuple[Secret, ...],
+        Meta(description="API keys, each `env:NAME` or the key itself; none: the provider's own variable."),
+    ] = ()
+    auth: Annotated[
+        str, Meta(pattern="^(bearer|jwt|)$", description="`bearer` or `jwt` (Zhipu); empty: the catalogue's.")
+    ] = ""
+
+
+class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an account of this tier may do; 0 means no limit. An account's own numbers go first."""
+
+    rpm: Annotated[int, Meta(ge=0, description="Requests in any 60 s.")] = 60
+    rpd: Annotated[int, Meta(ge=0, description="Requests per UTC day.")] = 0
+    concurrency: Annotated[int, Meta(ge=0, description="Requests at the same time.")] = 10
+
+
+class AccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys and accounts as the gateway holds them in memory."""
+
+    keys_cached_max: Annotated[int, Meta(ge=1, description="Keys held in memory.")] = 100_000
+    unknown_keys_cached_max: Annotated[int, Meta(ge=1, description="Unknown keys remembered as such.")] = 50_000
+    starter_credit_usd: Annotated[
+        str, Meta(pattern=r"^\d{1,9}(\.\d{1,9})?$", description="Credit of a new account when `--credit` is not given.")
+    ] = "5.00"
+
+
+class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the books are."""
+
+    url: Annotated[str, Meta(description="SQLAlchemy URL; empty: `vipcloud.db` (SQLite) in the data folder.")] = ""
+
+
+class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The append-only record between gateway and books."""
+
+    file_bytes_max: Annotated[
+        int, Meta(ge=65536, description="A journal file is closed and a new one begun at this size.")
+    ] = 64 * 1024 * 1024
+    book_interval_s: Annotated[float, Meta(gt=0, description="How often the bookkeeper posts what is new.")] = 1.0
+
+
+def _tiers() -> dict[str, TierSettings]:
+    return {
+        "payg": TierSettings(rpm=60, concurrency=10),
+        "pro": TierSettings(rpm=600, concurrency=100),
+        "enterprise": TierSettings(rpm=6000, concurrency=1000),
+    }
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it. `data` is the folder for database, journal and catalogue."""
+
+    data: Annotated[str, Meta(min_length=1, description="Folder for database, journal and an own catalogue.")] = "data"
+    server: ServerSettings = ServerSettings()
+    client: ClientSettings = ClientSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    accounts: AccountSettings = AccountSettings()
+    store: StoreSettings = StoreSettings()
+    journal: JournalSettings = JournalSettings()
+    tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)
+    upstreams: dict[str, UpstreamSettings] = msgspec.field(default_factory=dict)
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data)
+
+    @property
+    def journal_path(self) -> Path:
+        return self.data_path / "journal"
+
+    @property
+    def store_url(self) -> str:
+        return self.store.url or f"sqlite:///{self.data_path / 'vipcloud.db'}"
+
+    @property
+    def catalog_path(self) -> Path:
+        return Path(self.gateway.catalog) if self.gateway.catalog else self.data_path / "catalog.toml"
+
+
+def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from `file` (or `./vipcloud.toml`, if there), the environment and `overrides`. Raises SettingsError.
+
+    `overrides` is nested like the file: `{"server": {"port": 9000}}`.
+    """
+    source: dict[str, Any] = {}
+    path = file or Path("vipcloud.toml")
+    if path.is_file():
+        source = _read(path)
+    elif file is not None:
+        raise SettingsError(f"The settings file {file} does not exist.")
+    merged = _merge(_merge(source, _from_environment(os.environ)), dict(overrides or {}))
+    if "tiers" in merged and isinstance(merged["tiers"], dict):
+        merged["tiers"] = _merge(msgspec.to_builtins(_tiers()), merged["tiers"])
+    return _convert(merged)
+
+
+def environment_secret(name: str) -> Secret | None:
+    """The environment variable `name` as a secret; None where it is unset or empty."""
+    text = os.environ.get(name, "").strip()
+    return Secret(text) if text else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        decoded = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return decoded
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        for field in msgspec.structs.fields(Settings):
+            rest = name[len(PREFIX) :].lower()
+            if rest == field.name:
+                found[field.name] = text
+            elif rest.startswith(f"{field.name}_") and isinstance(field.type, type) and issubclass(field.type, Struct):
+                found.setdefault(field.name, {})[rest[len(field.name) + 1 :]] = _scalar(field.type, rest, text)
+    return found
+
+
+def _scalar(group: type[Struct], name: str, text: str) -> object:
+    """`text` as the type of the setting that `name` (`server_port`) ends with; text where there is no such setting."""
+    for field in msgspec.structs.fields(group):
+        if name.endswith(f"_{field.name}"):
+            try:
+                return msgspec.to_builtins(msgspec.convert(text, type=field.type, strict=False))
+            except msgspec.ValidationError as error:
+                raise SettingsError(f"{PREFIX}{name.upper()}: {_explain(error)}") from error
+    return text
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _convert(source: dict[str, Any]) -> Settings:
+    try:
+        settings = msgspec.convert(source, type=Settings, dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    for provider, upstream in settings.upstreams.items():
+        if upstream.base_url and not re.match(r"https?://[^/\s]+", upstream.base_url):
+            raise SettingsError(
+                f"upstreams.{provider}.base_url must begin with http:// or https://, such as https://api.example.com"
+            )
+    return _without_unset_keys(settings)
+
+
+def _secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str):
+        if not value.startswith("env:"):
+            return Secret(value)
+        return environment_secret(value[4:]) or Secret("")
+    raise msgspec.ValidationError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _without_unset_keys(settings: Settings) -> Settings:
+    """Keys that name an unset variable count as not given: a template may list all five providers."""
+    upstreams = {
+        name: msgspec.structs.replace(upstream, keys=tuple(key for key in upstream.keys if key.reveal()))
+        for name, upstream in settings.upstreams.items()
+    }
+    return msgspec.structs.replace(settings, upstreams=upstreams)
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """msgspec's text with the setting's name in front: `server.port: expected `int` <= 65535`."""
+    text = str(error)
+    match = re.fullmatch(r"(?s)(.*?)(?: - at `\$\.?(.*)`)?", text)
+    assert match is not None, "the pattern takes any text"
+    problem, path = match.group(1), match.group(2) or ""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
+    if unknown:
+        name = f"{path}.{unknown.group(1)}" if path else unknown.group(1)
+        return f"{name} is not a setting; docs/reference/settings.md lists them all."
+    problem = problem[:1].lower() + problem[1:]
+    return f"{path}: {problem}." if path else f"{problem}."
