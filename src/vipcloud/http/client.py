@@ -1,0 +1,623 @@
+"""A pooled HTTP/1.1 client on asyncio and llhttp. It knows connections and time; what it carries is not its business.
+
+Theory of operation. A `Client` has one `Origin` per scheme, host and port, and an origin keeps a bounded pool of
+connections, the most recently used first. `Origin.send` takes a connection (idle, new, or the next to come free),
+writes one request and returns a `Response` when the head has come; its body is read whole (`read`) or handed on part by
+part (`pipe`). Whoever holds a Response must `release` it: a finished one has already gone back to the pool, an
+unfinished one is given a moment to end and is cut otherwise. Cancelling any call cuts its connection, never another's.
+
+A request on a reused connection that dies before any byte of an answer is sent once more, on a new connection: the peer
+had closed it while it was idle. In no other case is anything sent twice.
+
+The tree of what can go wrong (callers translate it):
+
+    ClientError
+    ├── ConnectFailed      no connection: refused, unreachable, TLS, or no free place in the pool
+    ├── ConnectionBroken   it ended before the answer did
+    ├── ResponseInvalid    the answer is not HTTP, or is too large
+    └── TimedOut           connect, first byte, idle, or total; `phase` says which
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from vipcloud.http.deadlines import NEVER, Deadlines
+from vipcloud.settings import ClientSettings
+
+READ_BUFFER_BYTES = 32768
+
+T = TypeVar("T")
+
+
+class ClientError(Exception):
+    """A call to an upstream failed below the level of its answer."""
+
+
+class ConnectFailed(ClientError):
+    """No connection could be had."""
+
+
+class ConnectionBroken(ClientError):
+    """The connection ended before the answer did."""
+
+
+class ResponseInvalid(ClientError):
+    """The answer is not well-formed HTTP, or above a limit."""
+
+
+class TimedOut(ClientError):
+    """`phase` is one of connect, first_byte, idle, total."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(f"timed out: {phase}")
+        self.phase = phase
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an origin is. `authority` is what its Host header says."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        standard = self.port == (443 if self.scheme == "https" else 80)
+        return host if standard else f"{host}:{self.port}"
+
+
+def split_url(url: str) -> tuple[Address, str]:
+    """`https://api.example.com/v1` → its address and `/v1`. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not an http or https URL")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Address(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
+
+
+class Response:
+    """An answer whose head has come. `headers` has lower-case names; repeated ones are joined with a comma."""
+
+    __slots__ = ("_connection", "_parts", "_sink", "_size", "_waiter", "complete", "error", "headers", "status")
+
+    def __init__(self, connection: "Connection", status: int, headers: dict[bytes, bytes]) -> None:
+        self._connection = connection
+        self.status = status
+        self.headers = headers
+        self.complete = False
+        self.error: Exception | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._sink: Callable[[bytes], object] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self, bytes_max: int) -> bytes:
+        """The whole body. Raises ClientError."""
+        if not self.complete or self._size > bytes_max:
+            await self.pipe(lambda data: self._collect(data, bytes_max))
+        elif self.error is not None:
+            raise self.error
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pipe(self, sink: Callable[[bytes], object]) -> None:
+        """Hand each part of the body to `sink` as it comes, all that one read brought in one call.
+
+        Returns at the end of the body, or after `stop`. Raises ClientError, or what `sink` raises; either way the
+        connection is cut. `pause` and `resume` are the back-pressure.
+        """
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts = []
+            try:
+                sink(data)
+            except BaseException:
+                self.abort()
+                raise
+        if self.error is not None:
+            raise self.error
+        if self.complete:
+            return
+        self._sink = sink
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            _retrieve(waiter)
+            self.abort()
+            raise
+        finally:
+            self._sink = None
+
+    def stop(self) -> None:
+        """Let `pipe` return now: what the caller wanted has come, and its sink is not called again."""
+        self._sink = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def expect(self, deadline: float, phase: str) -> None:
+        """From now on the call fails with TimedOut(phase) when the loop's time passes `deadline`."""
+        self._connection.await_until(self, deadline, phase)
+
+    def pause(self) -> None:
+        self._connection.pause(self)
+
+    def resume(self) -> None:
+        self._connection.resume(self)
+
+    def release(self) -> None:
+        """The caller is done with it. Harmless if the body has ended, and when called twice."""
+        if not self.complete and self.error is None:
+            self._connection.release_unfinished(self)
+
+    def abort(self) -> None:
+        """The caller wants nothing more of it, and the peer shall know at once."""
+        if not self.complete and self.error is None:
+            self._connection.abort()
+
+    def deliver(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._sink is None:
+            self._parts.append(data)
+            return
+        try:
+            self._sink(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, `pipe` raises it in its caller
+            self._sink = None
+            self._connection.fail(error)
+
+    def discard(self) -> None:
+        self._parts = []
+        self._sink = len  # any function of bytes without effect
+
+    def end(self, error: Exception | None = None) -> None:
+        self.complete = error is None
+        self.error = error
+        if self._waiter is not None and not self._waiter.done():
+            if error is None:
+                self._waiter.set_result(None)
+            else:
+                self._waiter.set_exception(error)
+
+    def _collect(self, data: bytes, bytes_max: int) -> None:
+        self._parts.append(data)
+        if self._size > bytes_max:
+            raise ResponseInvalid(f"the reply is above {bytes_max} bytes")
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection to an origin; carries one request at a time."""
+
+    __slots__ = (
+        "_eof_ends",
+        "_fresh",
+        "_head_bytes",
+        "_head_waiter",
+        "_headers",
+        "_interim",
+        "_keep_alive",
+        "_loop",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_phase",
+        "_transport",
+        "_unasked",
+        "closed",
+        "deadline",
+        "origin",
+        "response",
+    )
+
+    def __init__(self, origin: "Origin") -> None:
+        self.origin = origin
+        self.deadline = NEVER
+        self.closed = False
+        self.response: Response | None = None
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport
+        self._phase = "idle"
+        self._head_waiter: asyncio.Future[Response] | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._head_bytes = 0
+        self._interim = False
+        self._keep_alive = False
+        self._eof_ends = False
+        self._fresh = True  # no byte of an answer to the running request has come
+        self._paused = False
+        self._unasked = False
+
+    # --- used by Origin and Response
+
+    async def request(self, data: bytes, deadline: float, phase: str) -> Response:
+        """Write one request; its Response when the head has come. Raises ClientError."""
+        self._fresh = True
+        self._head_bytes = 0
+        self._phase, self.deadline = phase, deadline
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self._head_waiter = waiter
+        self._transport.write(data)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # An answer that came whole in the same moment has set the connection free: it may be another's by now.
+            answer = _retrieve(waiter)
+            if answer is None:
+                self.abort()
+            else:
+                answer.abort()
+            raise
+
+    @property
+    def unanswered(self) -> bool:
+        """Not a byte has come back for the running request."""
+        return self._fresh
+
+    def await_until(self, response: Response, deadline: float, phase: str) -> None:
+        if response is self.response:
+            self._phase, self.deadline = phase, deadline
+
+    def pause(self, response: Response) -> None:
+        if response is self.response and not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self, response: Response) -> None:
+        if response is self.response and self._paused:
+            self._paused = False
+            if not self.closed:
+                self._transport.resume_reading()
+
+    def release_unfinished(self, response: Response) -> None:
+        if response is not self.response:
+            return
+        response.discard()
+        self.resume(response)
+        self._phase, self.deadline = "total", self._loop.time() + self.origin.settings.release_timeout_s
+
+    def abort(self) -> None:
+        """Cut the connection; it leaves the pool at once."""
+        if not self.closed:
+            self._close(ConnectionBroken("the call was given up"))
+            self._transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """End the running request with `error` and cut the connection."""
+        if not self.closed:
+            self._close(error)
+            self._transport.abort()
+
+    # --- the transport's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.origin.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._head_waiter is None and self.response is None:
+            self.fail(ResponseInvalid("the peer sent bytes that nobody asked for"))
+            return
+        self._fresh = False
+        response = self.response
+        try:
+            self._parser.feed_data(self.origin.view[:nbytes])
+        except httptools.HttpParserCallbackError:
+            raise
+        except httptools.HttpParserError as error:
+            self.fail(ResponseInvalid(f"the reply is not well-formed HTTP: {error}"))
+            return
+        if self._unasked:
+            self.fail(ResponseInvalid("the peer sent an answer that nobody asked for"))
+        elif response is None and self.response is None and self._head_waiter is not None:
+            self._head_bytes += nbytes
+            if self._head_bytes > self.origin.settings.head_bytes_max:
+                self.fail(ResponseInvalid("the reply's head is above the limit"))
+        elif self.response is not None:
+            self._deliver(self.response)
+
+    def eof_received(self) -> bool:
+        response = self.response
+        if response is not None and self._eof_ends:
+            self._deliver(response)
+            if self.closed:
+                return False
+            self.response = None
+            self._close(None)
+            response.end()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._close(ConnectionBroken("the peer closed the connection before the end of its answer"))
+        del self._parser  # it holds our methods; without this only the garbage collector would free us
+
+    def pause_writing(self) -> None:
+        """A request is written whole; its size is bounded by the server's limit on bodies."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+    def expire(self, now: float) -> None:
+        if self.response is None and self._head_waiter is None:
+            self.abort()  # idle for long enough
+        elif self._paused:
+            self.deadline = now + 1  # the reader behind it is slow, not the peer; its own limit ends that
+        else:
+            self.fail(TimedOut(self._phase))
+
+    # --- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._unasked = self._head_waiter is None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        headers = self._headers
+        headers[name] = headers[name] + b", " + value if name in headers else value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._interim = status < 200
+        waiter = self._head_waiter
+        if self._interim or waiter is None:
+            return
+        headers = self._headers
+        self._keep_alive = self._parser.should_keep_alive()
+        self._eof_ends = b"content-length" not in headers and b"transfer-encoding" not in headers
+        self._head_waiter = None
+        response = self.response = Response(self, status, headers)
+        if not waiter.done():
+            waiter.set_result(response)
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            return
+        response = self.response
+        if response is None:
+            return
+        self._deliver(response)
+        if self.closed:
+            return
+        self.response = None
+        if self._keep_alive:
+            self.origin.give_back(self)
+        else:
+            self._close(None)
+            self._transport.close()
+        response.end()
+
+    # --- inside
+
+    def _deliver(self, response: Response) -> None:
+        parts = self._parts
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            response.deliver(data)
+
+    def rest(self) -> None:
+        """Nothing runs on it any more; it may idle for a while."""
+        self._phase, self.deadline = "idle", self._loop.time() + self.origin.settings.idle_timeout_s
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _close(self, error: Exception | None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.deadline = NEVER
+        self.origin.forget(self)
+        waiter, response = self._head_waiter, self.response
+        self._head_waiter = self.response = None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error or ConnectionBroken("closed"))
+        if response is not None:
+            self._deliver(response)  # parts that were parsed before the connection broke still belong to the answer
+            response.end(error)
+
+
+def _retrieve(waiter: "asyncio.Future[T]") -> T | None:
+    """What `waiter` was given although its caller was cancelled; an error in it counts as seen."""
+    if not waiter.done() or waiter.cancelled() or waiter.exception() is not None:
+        return None
+    return waiter.result()
+
+
+class Origin:
+    """The pool of one origin. `send` is all that callers need."""
+
+    def __init__(
+        self, address: Address, settings: ClientSettings, deadlines: Deadlines, tls: ssl.SSLContext | None
+    ) -> None:
+        self.address = address
+        self.settings = settings
+        self.buffer = bytearray(READ_BUFFER_BYTES)  # parsing is synchronous: one serves all connections
+        self.view = memoryview(self.buffer)
+        self._deadlines = deadlines
+        self._tls = tls
+        self._connections: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # in the order of their last use
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._opening = 0  # places taken by connections that are not there yet
+        self._closed = False
+
+    @property
+    def open_count(self) -> int:
+        return len(self._connections)
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    async def send(self, data: bytes, deadline: float, phase: str = "first_byte") -> Response:
+        """Send `data` (one whole request) and wait for the head of its answer, until `deadline` in the loop's time.
+
+        Raises ClientError.
+        """
+        connection, reused = await self._take()
+        try:
+            return await connection.request(data, deadline, phase)
+        except ConnectionBroken:
+            if not (reused and connection.unanswered):
+                raise
+        connection, _ = await self._take(fresh=True)
+        return await connection.request(data, deadline, phase)
+
+    def close(self) -> None:
+        self._closed = True
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(ConnectFailed("the client is closed"))
+        for connection in list(self._connections):
+            connection.abort()
+
+    def give_back(self, connection: Connection) -> None:
+        connection.rest()
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle[connection] = None
+
+    def forget(self, connection: Connection) -> None:
+        self._deadlines.discard(connection)
+        self._idle.pop(connection, None)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._invite()
+
+    def _invite(self) -> None:
+        """A place has come free: it goes to the first in the queue, who opens a connection of its own."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._opening += 1
+                waiter.set_result(None)
+                return
+
+    async def _take(self, fresh: bool = False) -> tuple[Connection, bool]:
+        """A connection, and whether it has been used before. A `fresh` one has not just sat idle."""
+        if self._closed:
+            raise ConnectFailed("the client is closed")
+        if self._idle and not fresh:
+            return self._idle.popitem()[0], True
+        if self._idle and len(self._connections) + self._opening >= self.settings.connections_max:
+            next(iter(self._idle)).abort()
+        if len(self._connections) + self._opening < self.settings.connections_max:
+            self._opening += 1
+            return await self._open(), False
+        connection = await self._queue()
+        if connection is None:
+            return await self._open(), False
+        if connection.closed:
+            return await self._take(fresh)
+        return connection, True
+
+    async def _queue(self) -> Connection | None:
+        """Wait in turn for a connection that another call has done with; None: for a place to open one."""
+        if len(self._waiting) >= self.settings.waiting_max:
+            raise ConnectFailed("too many calls wait for a connection")
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                return await waiter
+        except TimeoutError as error:
+            self._pass_on(waiter)
+            raise ConnectFailed("no connection came free in time") from error
+        except asyncio.CancelledError:
+            self._pass_on(waiter)
+            raise
+
+    def _pass_on(self, waiter: "asyncio.Future[Connection | None]") -> None:
+        """What `waiter` was given, and can no longer use, goes to the next."""
+        if waiter.cancelled():
+            self._waiting.remove(waiter)
+            return
+        if waiter.exception() is not None:
+            return
+        connection = waiter.result()
+        if connection is None:
+            self._opening -= 1
+            self._invite()
+        elif not connection.closed:
+            self.give_back(connection)
+
+    async def _open(self) -> Connection:
+        """A new connection, in the place that the caller has taken for it."""
+        connection: Connection | None = None
+        try:
+            connection = await self._connect()
+        finally:
+            self._opening -= 1
+            if connection is None:
+                self._invite()
+        self._connections.add(connection)
+        self._deadlines.add(connection)
+        return connection
+
+    async def _connect(self) -> Connection:
+        address = self.address
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self),
+                    address.host,
+                    address.port,
+                    ssl=self._tls,
+                    server_hostname=address.host if self._tls else None,
+                )
+        except TimeoutError as error:
+            raise TimedOut("connect") from error
+        except OSError as error:  # ssl.SSLError is one
+            raise ConnectFailed(str(error)) from error
+        if self._closed:
+            connection.abort()
+        if connection.closed:
+            raise ConnectionBroken("the connection was closed at once")
+        return connection
+
+
+class Client:
+    """Origins by address. Close it when the loop ends."""
+
+    def __init__(self, settings: ClientSettings, tls: ssl.SSLContext | None = None) -> None:
+        self.settings = settings
+        self._tls = tls
+        self._deadlines = Deadlines()
+        self._origins: dict[Address, Origin] = {}
+
+    def origin(self, address: Address) -> Origin:
+        found = self._origins.get(address)
+        if found is None:
+            tls = (self._tls or ssl.create_default_context()) if address.scheme == "https" else None
+            found = self._origins[address] = Origin(address, self.settings, self._deadlines, tls)
+        return found
+
+    @property
+    def open_count(self) -> int:
+        return sum(origin.open_count for origin in self._origins.values())
+
+    def close(self) -> None:
+        for origin in self._origins.values():
+            origin.close()
+        self._deadlines.close()

@@ -1,0 +1,921 @@
+"""An HTTP/1.1 server on asyncio and llhttp. It knows no route and no LLM: a handler is a plain `async def`.
+
+Theory of operation. One `Connection` per client; llhttp (httptools) calls it back as it parses. As soon as a request's
+head is complete an `Exchange` (the request and its answer) is handed to the handler, which may refuse it without its
+body ever being read, or await `body()`. Requests that are pipelined behind it wait their turn in the same task.
+
+What llhttp does not refuse by itself is refused here: a missing or doubled Host, doubled Authorization, Content-Type or
+CF-Connecting-IP, any Transfer-Encoding but `chunked`, a Content-Encoding, limits of size and time. llhttp in its strict
+mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled or malformed Content-Length, malformed
+chunks and control characters (checked against httptools 0.9.0 by tests/http/test_server_framing.py). After a fault the
+connection is closed: what follows on it can no longer be trusted.
+
+Time limits are deadlines on the connection, swept by `deadlines.Deadlines`. Writing is synchronous; `drain`, or the
+pair of callbacks given to `throttle`, is the back-pressure.
+
+An end of file from the client means either that it is gone or that it has closed only its sending half. The two look
+alike until something is written, so an interim `100 Continue` is written as a probe: a client that is gone answers with
+a reset, and its request is cancelled within about 100 ms; one that still listens gets its answer.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from ipaddress import ip_address
+from typing import cast
+
+import httptools
+import structlog
+
+from vipcloud.errors import (
+    BadRequest,
+    ExpectationFailed,
+    GatewayError,
+    HeadTooLarge,
+    InternalError,
+    RequestTimeout,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+from vipcloud.http.deadlines import NEVER, Deadlines
+from vipcloud.http.headers import header_block, status_line
+from vipcloud.settings import ServerSettings
+
+TYPE_JSON = b"content-type: application/json\r\n"
+
+READ_BUFFER_BYTES = 65536
+PROBE_INTERVAL_S = 0.05
+INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
+FLUSH_S = 1.0  # for the last answers to leave the buffers
+CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read buffer
+_ONCE = frozenset(
+    (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Exchange:
+    """One request and its answer.
+
+    `headers` has lower-case names; repeated ones are joined with a comma, and white space after a value stays.
+    `target` is the request target as sent.
+    Answer either with `respond`, or with `start`, any number of `write`, and `finish`.
+    """
+
+    __slots__ = (
+        "_complete",
+        "_connection",
+        "_parts",
+        "_waiter",
+        "body_bytes",
+        "chunked",
+        "expects_continue",
+        "fault",
+        "finished",
+        "gone",
+        "headers",
+        "interrupted",
+        "keep_alive",
+        "method",
+        "received_s",
+        "started",
+        "state",
+        "target",
+        "version",
+    )
+
+    def __init__(self, connection: "Connection", method: str, target: bytes, headers: dict[bytes, bytes]) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.version = "1.1"
+        self.keep_alive = True
+        self.received_s = 0.0  # the loop's time when the head was complete
+        self.state: object = None  # for the application: what it knows of this exchange
+        self.fault: GatewayError | None = None
+        self.started = False  # the status line has been sent
+        self.finished = False  # the whole answer has been sent
+        self.gone = False  # the client has left
+        self.interrupted = False  # the server is going down and the drain limit is reached
+        self.chunked = False
+        self.expects_continue = False
+        self.body_bytes = 0
+        self._parts: list[bytes] = []
+        self._complete = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def path(self) -> str:
+        """The target's path, still percent-encoded, without its query. Of `http://host/path` it is `/path`."""
+        target = self.target
+        if not target.startswith(b"/"):
+            target = _origin_form(target)
+        return target.partition(b"?")[0].decode("ascii", "replace")
+
+    @property
+    def query(self) -> str:
+        return self.target.partition(b"?")[2].decode("ascii", "replace")
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the socket; empty where there is none."""
+        return self._connection.peer
+
+    @property
+    def draining(self) -> bool:
+        """The server takes nothing new any more."""
+        return self._connection.server.draining
+
+    async def body(self) -> bytes:
+        """The whole body. Raises RequestTooLarge, RequestTimeout, BadRequest; each of them ends the connection."""
+        if not self._complete and self.fault is None:
+            await self._connection.receive_body(self)
+        if self.fault is not None:
+            raise self.fault
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def respond(self, status: int, headers: bytes, body: bytes = b"") -> None:
+        """Send the whole answer. `headers` is a block of lines (see `header_block`) without framing headers."""
+        self._connection.send_answer(self, status, headers, body)
+
+    def start(self, status: int, headers: bytes) -> None:
+        """Send the head of an answer whose length is not known."""
+        self._connection.send_head(self, status, headers)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body, in one write. Never blocks; see `drain` and `throttle`."""
+        self._connection.send_part(self, data)
+
+    def finish(self, data: bytes = b"") -> None:
+        """Send the last part and end the answer."""
+        self._connection.send_end(self, data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        await self._connection.writable()
+
+    def throttle(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Call `pause` when unsent bytes pass the limit and `resume` when they have gone out."""
+        self._connection.throttle(pause, resume)
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._connection.abort()
+
+    def add_part(self, data: bytes) -> None:
+        self._parts.append(data)
+        self.body_bytes += len(data)
+
+    def join_parts(self, first: int) -> int:
+        """Make one of the parts from `first` on, so that a chunk of one byte costs one byte; how many there are now."""
+        if len(self._parts) > first + 1:
+            self._parts[first:] = [b"".join(self._parts[first:])]
+        return len(self._parts)
+
+    def complete_body(self, fault: GatewayError | None = None) -> None:
+        self._complete = True
+        self.fault = self.fault or fault
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def body_complete(self) -> bool:
+        return self._complete
+
+    @property
+    def body_awaited(self) -> bool:
+        return self._waiter is not None
+
+    def await_body(self) -> "asyncio.Future[None]":
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+ErrorRenderer = Callable[[Exchange, GatewayError], None]
+
+
+def render_error(exchange: Exchange, error: GatewayError) -> None:
+    """The plainest rendering: status, headers and envelope."""
+    exchange.respond(error.status, TYPE_JSON + header_block(error.headers()), error.body())
+
+
+class HTTPServer:
+    """Listens, keeps the connections, drains them. `handler` serves each exchange.
+
+    A GatewayError out of the handler, or a fault of the request's framing, goes to `on_error` as long as the answer
+    has not begun; any other exception, or none but no answer either, is logged and answered 500.
+    """
+
+    def __init__(self, handler: Handler, settings: ServerSettings, on_error: ErrorRenderer = render_error) -> None:
+        self.handler = handler
+        self.settings = settings
+        self.on_error = on_error
+        self.draining = False
+        self.deadlines = Deadlines(min(0.25, settings.head_timeout_s / 4, settings.write_stall_timeout_s / 4))
+        self.connections: set[Connection] = set()
+        self.leaving: set[asyncio.Task[None]] = set()  # of clients that are gone, still cleaning up
+        self.emptied = asyncio.Event()
+        self.buffer = bytearray(
+            min(READ_BUFFER_BYTES, settings.head_bytes_max)
+        )  # parsing is synchronous: one serves all
+        self.view = memoryview(self.buffer)
+        self._server: asyncio.Server | None = None
+        self._date_second = 0
+        self._date_line = b""
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which is the system's choice if `port` is 0. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), host, port, backlog=self.settings.backlog, reuse_address=True
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def running(self) -> list[Exchange]:
+        """Exchanges whose answer is not finished."""
+        return [connection.exchange for connection in self.connections if connection.exchange is not None]
+
+    async def close(self, drain_s: float) -> None:
+        """Finish what runs for up to `drain_s`, then interrupt it, and close everything.
+
+        The port stays open while draining, so that a readiness probe is answered; the handler refuses new work.
+        """
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain_s
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        while (tasks := self._tasks()) and (left_s := deadline - loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left_s)
+        for connection in list(self.connections):
+            connection.interrupt()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=INTERRUPT_S)
+        if self._server is not None:
+            self._server.close()
+        await self._flush()
+        for connection in list(self.connections):
+            connection.abort()
+        self.deadlines.close()
+
+    def _tasks(self) -> "list[asyncio.Task[None]]":
+        running = [task for connection in self.connections if (task := connection.task) is not None]
+        return [task for task in (*running, *self.leaving) if not task.done()]
+
+    async def _flush(self) -> None:
+        """Give the last answers a moment to leave the buffers."""
+        for connection in list(self.connections):
+            connection.close_when_flushed()
+        if self.connections:
+            self.emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.emptied.wait(), FLUSH_S)
+
+    def date_line(self) -> bytes:
+        second = int(time.monotonic())
+        if second != self._date_second:
+            self._date_second = second
+            self._date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        return self._date_line
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client's connection: parses requests, runs them one after the other, writes their answers."""
+
+    __slots__ = (
+        "_bare_bytes",
+        "_begun",
+        "_content_bytes",
+        "_ended",
+        "_fault",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_lingering",
+        "_loop",
+        "_on_pause",
+        "_on_resume",
+        "_parser",
+        "_parts_joined",
+        "_paused_reading",
+        "_paused_writing",
+        "_raw_bytes",
+        "_receiving",
+        "_receiving_since_s",
+        "_repeated",
+        "_replaying",
+        "_stall_bytes",
+        "_stall_deadline",
+        "_target",
+        "_transport",
+        "_waiting",
+        "_writable",
+        "deadline",
+        "exchange",
+        "peer",
+        "server",
+        "task",
+    )
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.server = server
+        self.exchange: Exchange | None = None  # the one being answered
+        self.deadline = NEVER
+        self.peer = ""
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self.task: asyncio.Task[None] | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._receiving: Exchange | None = None  # the one whose body is coming in
+        self._receiving_since_s = 0.0
+        self._raw_bytes = 0  # of a chunked body: framing and content
+        self._bare_bytes = 0  # of them: since content last came
+        self._content_bytes = 0
+        self._parts_joined = 0
+        self._begun = 0  # messages
+        self._in_head = False
+        self._head_bytes = 0  # of a head that came in more than one read
+        self._repeated = 0  # header lines whose name had been there before
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._fault: GatewayError | None = None  # what is wrong with the head being read
+        self._replaying = False
+        self._ended = False  # the client has sent its end of file
+        self._lingering = False
+        self._paused_reading = False
+        self._paused_writing = False
+        self._stall_deadline = NEVER
+        self._stall_bytes = 0  # unsent when the deadline was set
+        self._writable: asyncio.Future[None] | None = None
+        self._on_pause: Callable[[], None] | None = None
+        self._on_resume: Callable[[], None] | None = None
+
+    # --- the transport's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        server = self.server
+        if len(server.connections) >= server.settings.connections_max:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(server.settings.write_buffer_bytes_max)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.deadline = self._loop.time() + server.settings.keepalive_timeout_s
+        server.connections.add(self)
+        server.deadlines.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.connections.discard(self)
+        self.server.deadlines.discard(self)
+        if not self.server.connections:
+            self.server.emptied.set()
+        self.deadline = NEVER
+        for exchange in (self.exchange, *self._waiting):
+            if exchange is not None:
+                exchange.gone = True
+        self._waiting.clear()
+        task = self.task
+        if task is not None and not task.done():
+            self.server.leaving.add(task)
+            task.add_done_callback(self.server.leaving.discard)
+            task.cancel()
+        self._release_writers()
+        del self._parser  # it holds our methods; without this only the garbage collector would free us
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._lingering:
+            self._feed(self.server.view[:nbytes])
+
+    def eof_received(self) -> bool:
+        """True keeps the sending half open: the client may have closed only its own."""
+        self._ended = True
+        exchange = self.exchange
+        if exchange is None:
+            return False
+        if not exchange.finished:
+            if exchange.started or not exchange.body_complete:
+                self.abort()
+                return False
+            self._probe(exchange)
+        self._in_head = False
+        if self._receiving is not None:  # one that waits behind
+            self._refuse(BadRequest("The connection ended before the request's body did."))
+        return True
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+        self._watch_unsent()
+        if self._on_pause is not None:
+            self._on_pause()
+
+    def resume_writing(self) -> None:
+        self._stall_deadline = NEVER
+        if self._transport.is_closing():
+            self._watch_unsent()
+        elif self.exchange is None and not self._in_head and not self._lingering:
+            self.deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
+        self._release_writers()
+
+    def expire(self, now: float) -> None:
+        """A time limit has passed: of a stalled reader, a head, a body, an idle connection, or of lingering."""
+        settings = self.server.settings
+        if self._stall_deadline <= now:
+            self._check_stall()
+        elif self._lingering:
+            self._close()
+        elif self._in_head and self._paused_reading:
+            self.deadline = now + settings.head_timeout_s
+        elif self._in_head:
+            self._refuse(RequestTimeout(f"The request's head did not arrive within {settings.head_timeout_s:g} s."))
+        elif self._receiving is not None:
+            self._check_body_pace(now, self._receiving)
+        elif self.exchange is None:
+            self._close()
+        else:
+            self.deadline = self._stall_deadline
+
+    # --- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._replaying:
+            return
+        self._in_head = True
+        self._begun += 1
+        self._target = b""
+        self._headers = {}
+        self._fault = None
+        self.deadline = self._loop.time() + self.server.settings.head_timeout_s
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: nothing that we act on may come after the body
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            self._repeated += 1
+            if self._repeated + len(headers) > self.server.settings.headers_max:
+                return  # refused by _guard_head; joining the rest would take quadratic time
+            if name in _ONCE:
+                self._fault = BadRequest(f"The header '{name.decode('latin-1')}' is there more than once.")
+            separator = b"; " if name == b"cookie" else b", "
+            headers[name] = headers[name] + separator + value
+        else:
+            headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
+        now = self._loop.time()
+        headers = self._headers
+        parser = self._parser
+        self._in_head = False
+        exchange = Exchange(self, parser.get_method().decode(), self._target, headers)
+        exchange.received_s = now
+        exchange.keep_alive = parser.should_keep_alive()
+        fault = self._fault or self._guard(exchange, headers)
+        if fault is not None:
+            exchange.fault = fault
+            exchange.keep_alive = False
+        self._receiving = exchange
+        self._receiving_since_s = now
+        deadline = now + self.server.settings.body_timeout_s
+        self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
+        if self.task is None:
+            self.exchange = exchange
+            self.task = self._loop.create_task(self._serve(exchange))
+        else:
+            self._waiting.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self._receiving
+        if exchange is None or exchange.fault is not None:
+            return
+        exchange.add_part(data)
+        settings = self.server.settings
+        if exchange.body_bytes > settings.body_bytes_max:
+            exchange.complete_body(_too_large(settings))
+            exchange.keep_alive = False
+        elif exchange.body_bytes > settings.body_unread_bytes_max and not exchange.body_awaited:
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        exchange = self._receiving
+        if exchange is None or (b"upgrade" in exchange.headers and self._parser.should_upgrade()):
+            return  # see _ignore_upgrade
+        self._receiving = None
+        self.deadline = self._stall_deadline
+        exchange.complete_body()
+
+    # --- reading
+
+    def _feed(self, data: memoryview) -> None:
+        receiving, begun = self._receiving, self._begun
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if not self._ignore_upgrade():
+                    return
+            except httptools.HttpParserCallbackError:
+                raise
+            except httptools.HttpParserError as error:
+                self._refuse(BadRequest(f"The request is not well-formed HTTP/1.1: {error}."))
+                return
+        if self._in_head:
+            self._measure_head(len(data), self._begun - begun, receiving is not None)
+        elif receiving is not None and receiving is self._receiving and receiving.chunked:
+            self._measure_chunks(len(data), receiving)
+        if len(self._waiting) >= self.server.settings.pipelined_max:
+            self._pause_reading()
+
+    def _measure_head(self, nbytes: int, begun: int, after_body: bool) -> None:
+        """Bound a head that has not come whole. Bytes of earlier messages in the same read are no part of it."""
+        if begun == 0:
+            self._head_bytes += nbytes
+        else:
+            self._head_bytes = 1 if after_body or begun > 1 else nbytes
+        bytes_max = self.server.settings.head_bytes_max
+        if self._head_bytes > bytes_max:
+            self._refuse(_head_too_large(bytes_max))
+
+    def _measure_chunks(self, nbytes: int, exchange: Exchange) -> None:
+        """Chunk extensions and trailers cost the sender little and us time: they may not outgrow the content."""
+        self._raw_bytes += nbytes
+        if exchange.body_bytes == self._content_bytes:
+            self._bare_bytes += nbytes
+        else:
+            self._content_bytes, self._bare_bytes = exchange.body_bytes, 0
+            self._parts_joined = exchange.join_parts(self._parts_joined)
+        most = READ_BUFFER_BYTES + CHUNK_OVERHEAD_FACTOR * exchange.body_bytes
+        if self._bare_bytes > READ_BUFFER_BYTES or self._raw_bytes > most:
+            self._refuse(BadRequest("The body's chunks carry far more framing than content."))
+
+    def _ignore_upgrade(self) -> bool:
+        """Read on as if `Upgrade` had not been sent, which HTTP allows (RFC 9110 §7.8). False: do not read on.
+
+        llhttp stops after the head of such a request and leaves its body unread, so a fresh parser reads that head once
+        more without the offer; the exchange that was begun with it stays, and takes the body.
+        """
+        exchange = self._receiving
+        if exchange is None or exchange.fault is not None:
+            self._lingering = True
+            return False
+        kept = [line for line in exchange.headers.items() if line[0] not in (b"upgrade", b"connection")]
+        head = b"".join(b"%b: %b\r\n" % line for line in kept)
+        self._parser = httptools.HttpRequestParser(self)
+        self._replaying = True
+        self._parser.feed_data(b"%b %b HTTP/1.1\r\n%b\r\n" % (exchange.method.encode(), exchange.target, head))
+        self._replaying = False
+        return True
+
+    def _guard(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
+        """What llhttp lets through and we do not; also notes how the body is framed."""
+        settings = self.server.settings
+        if exchange.method == "CONNECT":
+            return BadRequest("CONNECT is not served here.")
+        if self._head_bytes or self._repeated:
+            lines, self._repeated = len(headers) + self._repeated, 0
+            spread, self._head_bytes = self._head_bytes > 0, 0
+            if spread and sum(len(name) + len(value) + 4 for name, value in headers.items()) > settings.head_bytes_max:
+                return _head_too_large(settings.head_bytes_max)
+        else:
+            lines = len(headers)
+        if lines > settings.headers_max:
+            return HeadTooLarge(f"The request has more than {settings.headers_max} headers.")
+        version = exchange.version = self._parser.get_http_version()
+        if version != "1.1":
+            exchange.keep_alive = False
+            if version != "1.0":
+                return BadRequest(f"HTTP/{version} is not served here; use HTTP/1.1.")
+        elif b"host" not in headers:
+            return BadRequest("The header 'host' is missing.")
+        return self._guard_body(exchange, headers)
+
+    def _guard_body(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
+        settings = self.server.settings
+        length = headers.get(b"content-length")
+        if length is not None:
+            if int(length) > settings.body_bytes_max:
+                return _too_large(settings)
+        elif b"transfer-encoding" in headers:
+            if exchange.version != "1.1" or headers[b"transfer-encoding"].lower() != b"chunked":
+                return BadRequest("The only transfer encoding served here is 'chunked', over HTTP/1.1.")
+            exchange.chunked = True
+            self._raw_bytes = self._bare_bytes = self._content_bytes = self._parts_joined = 0
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            return UnsupportedMediaType("Compressed request bodies are not accepted; send the JSON as it is.")
+        expect = headers.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                return ExpectationFailed("The only expectation served here is '100-continue'.")
+            exchange.expects_continue = True
+        return None
+
+    def _refuse(self, fault: GatewayError) -> None:
+        """The bytes coming in are bad or late: answer what came before them, then this, then close."""
+        self._in_head = False
+        self._lingering = True
+        receiving = self._receiving
+        self._receiving = None
+        self.deadline = self._stall_deadline
+        if receiving is not None:
+            receiving.keep_alive = False
+            receiving.complete_body(fault)
+            return
+        exchange = Exchange(self, "GET", self._target, self._headers)
+        exchange.received_s = self._loop.time()
+        exchange.keep_alive = False
+        exchange.complete_body(fault)
+        if self.task is None:
+            self.exchange = exchange
+            self.task = self._loop.create_task(self._serve(exchange))
+        else:
+            self._waiting.append(exchange)
+
+    def _check_body_pace(self, now: float, exchange: Exchange) -> None:
+        settings = self.server.settings
+        earned_s = exchange.body_bytes / settings.body_rate_min_bytes_s
+        allowed_until = self._receiving_since_s + settings.body_timeout_s + earned_s
+        unasked = exchange.expects_continue and not exchange.body_awaited  # the client waits for us
+        if self._paused_reading or unasked or now < allowed_until:
+            self.deadline = min(self._stall_deadline, max(allowed_until, now + 0.25))
+        else:
+            self._refuse(RequestTimeout("The request's body arrived too slowly."))
+
+    def _check_stall(self) -> None:
+        """Cut a reader that has taken nothing since the deadline was set. A slow one is waited for."""
+        self.deadline = NEVER
+        if self._transport.get_write_buffer_size() >= self._stall_bytes:
+            self.abort()
+            return
+        self._watch_unsent()
+
+    def _watch_unsent(self) -> None:
+        self._stall_bytes = self._transport.get_write_buffer_size()
+        self._stall_deadline = self._loop.time() + self.server.settings.write_stall_timeout_s
+        self.deadline = min(self.deadline, self._stall_deadline)
+
+    async def receive_body(self, exchange: Exchange) -> None:
+        if exchange.gone:
+            raise BadRequest("The client left before the request's body was complete.")
+        waiter = exchange.await_body()
+        if exchange.expects_continue and not exchange.started and exchange.body_bytes == 0:
+            self._receiving_since_s = self._loop.time()
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._resume_reading()
+        await waiter
+
+    def _pause_reading(self) -> None:
+        if not self._paused_reading and not self._transport.is_closing():
+            self._paused_reading = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused_reading:
+            self._paused_reading = False
+            self._receiving_since_s = now = self._loop.time()  # the pause was ours, not the client's
+            if self._in_head:
+                self.deadline = now + self.server.settings.head_timeout_s
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # --- running
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Answer this request and those that are pipelined behind it."""
+        following: Exchange | None = exchange
+        try:
+            while following is not None:
+                exchange = self.exchange = following
+                try:
+                    if exchange.fault is not None:
+                        self.server.on_error(exchange, exchange.fault)
+                    else:
+                        await self.server.handler(exchange)
+                except GatewayError as error:
+                    self._answer_error(exchange, error)
+                except Exception:
+                    log.exception("handler failed", method=exchange.method, path=exchange.path)
+                    self._answer_error(exchange, InternalError("The gateway had an internal fault."))
+                if not exchange.finished:
+                    self._give_up(exchange)
+                following = self._advance(exchange)
+                if following is not None and self._paused_writing:
+                    await self.writable()
+        except BaseException:  # a cancellation, or a fault in `on_error`
+            if exchange.interrupted and exchange.finished:
+                self._transport.close()
+            else:
+                self.abort()
+            raise
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """The handler has ended but its answer has not."""
+        if exchange.started or exchange.gone:
+            self.abort()
+            return
+        log.error("handler gave no answer", method=exchange.method, path=exchange.path)
+        self._answer_error(exchange, InternalError("The gateway had an internal fault."))
+
+    def _answer_error(self, exchange: Exchange, error: GatewayError) -> None:
+        if not exchange.started and not exchange.gone:
+            self.server.on_error(exchange, error)
+
+    def _advance(self, done: Exchange) -> Exchange | None:
+        """The next request, if one waits; else the connection rests, lingers or closes."""
+        self._on_pause = self._on_resume = None
+        self.exchange = None
+        if self._transport.is_closing():
+            self.task = None
+            return None
+        if done.keep_alive and self._waiting:
+            self._resume_reading()
+            following = self.exchange = self._waiting.popleft()
+            if self._ended:
+                self._probe(following)
+            return following
+        self.task = None
+        if done.keep_alive and not self._lingering and not self._ended:
+            self._resume_reading()
+            if not self._in_head:
+                deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
+                self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
+            return None
+        self._linger(done)
+        self._waiting.clear()
+        return None
+
+    def _linger(self, done: Exchange) -> None:
+        """Close so that the client can still read the answer: unread bytes would turn the close into a reset."""
+        behind = self._lingering or self._in_head or self._waiting  # the client sends on although this is the end
+        if self._ended or (done.body_complete and done.fault is None and not behind):
+            self._close()
+            return
+        self._lingering = True
+        self._receiving = None
+        self.deadline = self._loop.time() + self.server.settings.linger_timeout_s
+        self._resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _probe(self, exchange: Exchange, count: int = 0) -> None:
+        """See whether a client that sent its end of file still listens. The second write to one that is gone fails."""
+        if exchange is not self.exchange or exchange.started or self._transport.is_closing():
+            return
+        if exchange.version == "1.1":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif count > 0:
+            self.abort()  # HTTP/1.0 has no interim answers: past a moment's grace it counts as gone
+            return
+        self._loop.call_later(PROBE_INTERVAL_S if count < 3 else 1.0, self._probe, exchange, count + 1)
+
+    # --- writing
+
+    def send_answer(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
+        assert not exchange.started, "an exchange is answered once"
+        exchange.started = exchange.finished = True
+        if exchange.gone:
+            return
+        length = b"" if status in (204, 304) else b"content-length: %d\r\n" % len(body)
+        if exchange.method == "HEAD":
+            body = b""
+        self._transport.write(
+            b"".join((status_line(status), self.server.date_line(), headers, length, self._ending(exchange), body))
+        )
+
+    def send_head(self, exchange: Exchange, status: int, headers: bytes) -> None:
+        assert not exchange.started, "an exchange is answered once"
+        exchange.started = True
+        exchange.chunked = exchange.version == "1.1"
+        if exchange.gone:
+            return
+        if not exchange.chunked:
+            exchange.keep_alive = False
+        framing = b"transfer-encoding: chunked\r\n" if exchange.chunked else b""
+        self._transport.write(
+            b"".join((status_line(status), self.server.date_line(), headers, framing, self._ending(exchange)))
+        )
+
+    def send_part(self, exchange: Exchange, data: bytes) -> None:
+        assert exchange.started, "the head goes first"
+        assert not exchange.finished, "nothing follows the end"
+        if data and not exchange.gone and exchange.method != "HEAD":
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if exchange.chunked else data)
+
+    def send_end(self, exchange: Exchange, data: bytes) -> None:
+        assert exchange.started, "the head goes first"
+        if exchange.finished:
+            return
+        exchange.finished = True
+        if exchange.gone or exchange.method == "HEAD":
+            return
+        if exchange.chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if data:
+            self._transport.write(data)
+
+    def _ending(self, exchange: Exchange) -> bytes:
+        if not exchange.body_complete or self.server.draining:
+            exchange.keep_alive = False
+        return b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+
+    async def writable(self) -> None:
+        while self._paused_writing and not self._transport.is_closing():
+            if self._writable is None:
+                self._writable = self._loop.create_future()
+            await asyncio.shield(self._writable)
+
+    def throttle(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self._on_pause, self._on_resume = pause, resume
+        if self._paused_writing:
+            pause()
+
+    def _release_writers(self) -> None:
+        self._paused_writing = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+        if self._on_resume is not None:
+            self._on_resume()
+
+    # --- ending
+
+    def abort(self) -> None:
+        """Cut the connection; what runs on it is cancelled by `connection_lost`."""
+        self._transport.abort()
+
+    def _close(self) -> None:
+        """Close when all that was written has gone out, or when the reader takes no more of it."""
+        self._transport.close()
+        self.deadline = NEVER
+        if self._transport.get_write_buffer_size():
+            self._watch_unsent()
+
+    def close_if_idle(self) -> None:
+        if self.exchange is None and not self._in_head:
+            self._transport.close()
+
+    def close_when_flushed(self) -> None:
+        if self.exchange is None and not self._transport.is_closing():
+            self._transport.close()
+
+    def interrupt(self) -> None:
+        """End what runs: its handler is cancelled with `interrupted` set and may still send an error."""
+        if self.exchange is not None and self.task is not None:
+            self.exchange.interrupted = True
+            self.task.cancel()
+
+
+def client_address(exchange: Exchange, trusted: frozenset[str]) -> str:
+    """The caller's address: CF-Connecting-IP counts only from a trusted peer; an IPv6 address is cut to its /64."""
+    claimed = exchange.headers.get(b"cf-connecting-ip")
+    if claimed is not None and exchange.peer in trusted and (found := _network(claimed.decode("latin-1").strip())):
+        return found
+    return _network(exchange.peer) or exchange.peer
+
+
+def _network(text: str) -> str | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if address.version == 4:
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else ":".join(address.exploded.split(":")[:4]) + "::/64"
+
+
+def _origin_form(target: bytes) -> bytes:
+    """`http://host/path` → `/path` (RFC 9112 §3.2.2 has servers accept it); any other as it is, such as `*`."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return target
+    cut = min((at for mark in (b"/", b"?") if (at := rest.find(mark)) >= 0), default=len(rest))
+    path = rest[cut:]
+    return path if path.startswith(b"/") else b"/" + path
+
+
+def _head_too_large(bytes_max: int) -> HeadTooLarge:
+    return HeadTooLarge(f"The request's head is above {bytes_max} bytes.")
+
+
+def _too_large(settings: ServerSettings) -> RequestTooLarge:
+    return RequestTooLarge(f"The request's body is above {settings.body_bytes_max} bytes.")
