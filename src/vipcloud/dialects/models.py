@@ -1,0 +1,101 @@
+"""`GET /v1/models` and `GET /v1/models/{id}` as OpenAI writes them, with the extras that model pickers read.
+
+OpenAI's four fields come first (schema `Model` of openai/openai-openapi, seen 2026-08-21); `name`, `context_length`,
+`architecture`, `pricing` and `supported_parameters` have OpenRouter's names and shapes; `status` is ours. There is one
+page and no pagination: both SDKs read `data` and ask for no more. What a row says is the catalogue's business.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from vipcloud.money import PicoUSDPerToken
+
+_DOLLAR_DECIMALS = 12  # a pico-dollar is the twelfth
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ModelEntry(Struct, frozen=True, kw_only=True):
+    """One row of the list. `created` is seconds since 1970; prices are None where a model has none yet."""
+
+    id: str
+    created: int
+    owned_by: str
+    name: str
+    status: Literal["live", "free", "soon"]
+    description: str
+    context_tokens: int
+    input_modalities: tuple[str, ...]
+    output_modalities: tuple[str, ...]
+    supported_parameters: tuple[str, ...]
+    price_input: PicoUSDPerToken | None = None
+    price_output: PicoUSDPerToken | None = None
+
+
+class _Architecture(Struct):
+    input_modalities: tuple[str, ...]
+    output_modalities: tuple[str, ...]
+
+
+class _Pricing(Struct):
+    prompt: str
+    completion: str
+
+
+class _Model(Struct):
+    """The wire form; fields stand in the order in which they are written."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    name: str
+    status: str
+    description: str
+    context_length: int
+    architecture: _Architecture
+    pricing: _Pricing | None
+    supported_parameters: tuple[str, ...]
+
+
+class _List(Struct):
+    object: Literal["list"]
+    data: list[_Model]
+
+
+def list_body(entries: Iterable[ModelEntry]) -> bytes:
+    """The JSON of `GET /v1/models`, rows in the order given."""
+    return _encode(_List("list", [_model(entry) for entry in entries]))
+
+
+def model_body(entry: ModelEntry) -> bytes:
+    """The JSON of `GET /v1/models/{id}`."""
+    return _encode(_model(entry))
+
+
+def usd_per_token(price: PicoUSDPerToken) -> str:
+    """Dollars for one token, exact and never in exponents: `310_000` → `"0.00000031"`."""
+    whole, fraction = divmod(price, 10**_DOLLAR_DECIMALS)
+    return f"{whole}.{fraction:0{_DOLLAR_DECIMALS}d}".rstrip("0").rstrip(".")
+
+
+def _model(entry: ModelEntry) -> _Model:
+    pricing = None
+    if entry.price_input is not None and entry.price_output is not None:
+        pricing = _Pricing(prompt=usd_per_token(entry.price_input), completion=usd_per_token(entry.price_output))
+    return _Model(
+        id=entry.id,
+        object="model",
+        created=entry.created,
+        owned_by=entry.owned_by,
+        name=entry.name,
+        status=entry.status,
+        description=entry.description,
+        context_length=entry.context_tokens,
+        architecture=_Architecture(entry.input_modalities, entry.output_modalities),
+        pricing=pricing,
+        supported_parameters=entry.supported_parameters,
+    )

@@ -1,0 +1,285 @@
+"""OpenAI's chat completions as types: what a caller may send and what we answer.
+
+Theory of operation. The request is decoded once, typed, by msgspec; a violation is turned into OpenAI's words by
+`refusals`. What msgspec cannot say (rules between fields) is checked by `check`. Nothing of the caller's bytes goes
+further than this: upstreams get what `providers` encodes from these values.
+
+Replies and chunks are written in the key order that api.openai.com uses. Constant parts of a stream's chunks are
+encoded once per stream (`ChunkWriter`), because they are the same on every chunk by contract.
+
+Sources: openai/openai-openapi `CreateChatCompletionRequest`, `CreateChatCompletionResponse`,
+`CreateChatCompletionStreamResponse`, `CompletionUsage` (API 2.3.0, seen 2026-08-21).
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+# --- the request -----------------------------------------------------------------------------------------------
+
+Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]+$", min_length=1, max_length=64)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+JSONObject = dict[str, Any]
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
+
+
+class TextPart(Struct, tag="text", tag_field="type"):
+    text: str
+
+
+class ImageURL(Struct, omit_defaults=True):
+    """`url` is http(s) or `data:<mime>;base64,…`. It is passed on and never fetched by us."""
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImagePart(Struct, tag="image_url", tag_field="type"):
+    image_url: ImageURL | str  # a bare string is what sloppy clients send; `check` wraps it
+
+
+class InputAudio(Struct):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(Struct, tag="input_audio", tag_field="type"):
+    input_audio: InputAudio
+
+
+class FileReference(Struct, omit_defaults=True):
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class FilePart(Struct, tag="file", tag_field="type"):
+    file: FileReference
+
+
+class RefusalPart(Struct, tag="refusal", tag_field="type"):
+    refusal: str
+
+
+Parts = Annotated[list[TextPart], Meta(min_length=1)]
+UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], Meta(min_length=1)]
+AssistantParts = Annotated[list[TextPart | RefusalPart], Meta(min_length=1)]
+
+
+class FunctionCall(Struct):
+    """`arguments` is JSON text, a string and never an object; it may be invalid JSON."""
+
+    name: str
+    arguments: str = ""
+
+
+class CustomCall(Struct):
+    name: str
+    input: str = ""
+
+
+class ToolCall(Struct, omit_defaults=True):
+    id: str
+    type: Literal["function", "custom"]
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+
+class SystemMessage(Struct, tag="system", tag_field="role", omit_defaults=True):
+    content: str | Parts
+    name: str | None = None
+
+
+class DeveloperMessage(Struct, tag="developer", tag_field="role", omit_defaults=True):
+    content: str | Parts
+    name: str | None = None
+
+
+class UserMessage(Struct, tag="user", tag_field="role", omit_defaults=True):
+    content: str | UserParts | None = None  # OpenAI accepts a user message without content
+    name: str | None = None
+
+
+class AssistantMessage(Struct, tag="assistant", tag_field="role", omit_defaults=True):
+    """A former turn. `reasoning_content` and `reasoning` are conventions of reasoning hosts, not OpenAI's."""
+
+    content: str | AssistantParts | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    audio: JSONObject | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class ToolMessage(Struct, tag="tool", tag_field="role", omit_defaults=True):
+    content: str | Parts
+    tool_call_id: str
+
+
+class FunctionMessage(Struct, tag="function", tag_field="role", omit_defaults=True):
+    name: str
+    content: str | None = None
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+
+
+class FunctionSpec(Struct, omit_defaults=True):
+    name: Name
+    description: str | None = None
+    parameters: JSONObject | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Struct, tag="function", tag_field="type"):
+    function: FunctionSpec
+
+
+class CustomSpec(Struct, omit_defaults=True):
+    name: Name
+    description: str | None = None
+    format: JSONObject | None = None
+
+
+class CustomTool(Struct, tag="custom", tag_field="type"):
+    custom: CustomSpec
+
+
+class NamedFunction(Struct):
+    name: str
+
+
+class FunctionChoice(Struct, tag="function", tag_field="type"):
+    function: NamedFunction
+
+
+class CustomChoice(Struct, tag="custom", tag_field="type"):
+    custom: NamedFunction
+
+
+class AllowedTools(Struct):
+    mode: Literal["auto", "required"]
+    tools: list[JSONObject]
+
+
+class AllowedToolsChoice(Struct, tag="allowed_tools", tag_field="type"):
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required", "any"] | FunctionChoice | CustomChoice | AllowedToolsChoice
+
+
+class TextFormat(Struct, tag="text", tag_field="type"):
+    pass
+
+
+class JSONObjectFormat(Struct, tag="json_object", tag_field="type"):
+    pass
+
+
+class SchemaSpec(Struct, omit_defaults=True, rename={"schema": "schema"}):
+    name: Name
+    description: str | None = None
+    schema: JSONObject | None = None
+    strict: bool | None = None
+
+
+class JSONSchemaFormat(Struct, tag="json_schema", tag_field="type"):
+    json_schema: SchemaSpec
+
+
+ResponseFormat = TextFormat | JSONObjectFormat | JSONSchemaFormat
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # accepted; we send no padding
+
+
+class Prediction(Struct):
+    type: Literal["content"]
+    content: str | Parts
+
+
+class AudioOutput(Struct):
+    voice: str | JSONObject
+    format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
+
+
+class ChatRequest(Struct):
+    """The body of `POST /v1/chat/completions`. `None` is "absent" everywhere: the schema admits null."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[int, Meta(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    tools: Annotated[list[FunctionTool | CustomTool], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionSpec], Meta(min_length=1, max_length=128)] | None = None
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: AudioOutput | None = None
+    prediction: Prediction | None = None
+    service_tier: ServiceTier | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    web_search_options: JSONObject | None = None
+    prompt_cache_options: JSONObject | None = None
+    moderation: JSONObject | None = None
+
+    @property
+    def output_tokens_max(self) -> int | None:
+        """The caller's ceiling on the answer, under either of its names; the newer name wins."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+# --- the reply -------------------------------------------------------------------------------------------------
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class PromptDetails(Struct):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionDetails(Struct):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class Usage(Struct):
+    """Cached tokens are inside `prompt_tokens`, reasoning tokens inside `completion_tokens`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails

@@ -1,0 +1,180 @@
+"""What we answer to `POST /v1/chat/completions`: whole replies and streams of chunks, in OpenAI's key order.
+
+Theory of operation of the stream. `id`, `object`, `created` and `model` are the same on every chunk by contract, so
+`ChunkWriter` encodes them once, together with all else that does not change. A text chunk is three pieces: what stands
+before the text, the text as JSON, what stands after it. Nothing here decides what comes when; `providers.stream` does.
+
+Sources: openai/openai-openapi `CreateChatCompletionResponse` and `CreateChatCompletionStreamResponse` (API 2.3.0, seen
+2026-08-21); the order of chunks as in streams recorded in openai-python. `reasoning_content` is DeepSeek's convention.
+"""
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall, Usage
+
+RoleContent = Literal[""] | None
+
+DONE: Final = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+# --- a whole reply ---------------------------------------------------------------------------------------------
+
+
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = field(default_factory=list)
+
+
+class Logprobs(Struct):
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+
+
+class ReplyMessage(Struct):
+    """`content` is null beside tool calls and refusals. Keys that are UNSET are absent on the wire, never null."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] = field(default_factory=list)
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
+
+
+class ReplyChoice(Struct):
+    index: int
+    message: ReplyMessage
+    logprobs: Logprobs | None
+    finish_reason: FinishReason
+
+
+class Reply(Struct):
+    """`usage` is None where the upstream gave none that can be believed; who encodes it has put a count there."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ReplyChoice]
+    usage: Usage | None
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: None = None
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The body of a `200`."""
+    return _encode(reply)
+
+
+# --- a stream ----------------------------------------------------------------------------------------------------
+
+
+class ChunkWriter:
+    """Chunks of one stream, each a whole event `data: {…}\\n\\n`.
+
+    `index` is the choice. With `include_usage` every chunk says `"usage":null` until `usage_chunk`, which has no
+    choices. Without it there is no such chunk, because clients that did not ask index `choices[0]`; usage then rides
+    on the finish chunk, the last one before `[DONE]`.
+    """
+
+    __slots__ = ("_after_delta", "_content_head", "_content_tail", "_head", "_reasoning_head", "id", "include_usage")
+
+    def __init__(self, id: str, created: int, model: str, *, include_usage: bool) -> None:  # noqa: A002
+        self.id = id
+        self.include_usage = include_usage
+        usage = b',"usage":null' if include_usage else b""
+        self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
+            _encode(id),
+            created,
+            _encode(model),
+        )
+        # After a delta's closing brace, of a chunk that neither finishes nor has log probabilities.
+        self._after_delta = b',"logprobs":null,"finish_reason":null}]%b}\n\n' % usage
+        self._content_head = self._before_delta(0) + b'{"content":'
+        self._reasoning_head = self._before_delta(0) + b'{"reasoning_content":'
+        self._content_tail = b"}" + self._after_delta
+
+    def role(self, content: RoleContent = "", *, index: int = 0) -> bytes:
+        """The first chunk of a choice. `content` is None where no text is expected: reasoning or a refusal follows."""
+        return self._chunk(index, b'{"role":"assistant","content":%b,"refusal":null}' % _encode(content))
+
+    def content(self, text: str, *, index: int = 0, logprobs: Logprobs | None = None) -> bytes:
+        if index == 0 and logprobs is None:
+            return self._content_head + _encode(text) + self._content_tail
+        return self._chunk(index, b'{"content":%b}' % _encode(text), logprobs)
+
+    def reasoning(self, text: str, *, index: int = 0) -> bytes:
+        if index == 0:
+            return self._reasoning_head + _encode(text) + self._content_tail
+        return self._chunk(index, b'{"reasoning_content":%b}' % _encode(text))
+
+    def refusal(self, text: str, *, index: int = 0, logprobs: Logprobs | None = None) -> bytes:
+        return self._chunk(index, b'{"refusal":%b}' % _encode(text), logprobs)
+
+    def tool_start(
+        self, tool_index: int, call_id: str, name: str, arguments: str = "", *, index: int = 0, first: bool = False
+    ) -> bytes:
+        """The only chunk of a call with its id, type and name. `first`: it opens the choice and carries the role."""
+        call = b'"tool_calls":[{"index":%d,"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}]' % (
+            tool_index,
+            _encode(call_id),
+            _encode(name),
+            _encode(arguments),
+        )
+        return self._chunk(index, self._opening(call, first))
+
+    def tool_arguments(self, tool_index: int, text: str, *, index: int = 0) -> bytes:
+        delta = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (tool_index, _encode(text))
+        return self._chunk(index, delta)
+
+    def function_start(self, name: str, arguments: str = "", *, index: int = 0, first: bool = False) -> bytes:
+        """As `tool_start`, for callers of the legacy `functions`."""
+        call = b'"function_call":{"name":%b,"arguments":%b}' % (_encode(name), _encode(arguments))
+        return self._chunk(index, self._opening(call, first))
+
+    def function_arguments(self, text: str, *, index: int = 0) -> bytes:
+        return self._chunk(index, b'{"function_call":{"arguments":%b}}' % _encode(text))
+
+    def finish(self, reason: FinishReason, *, index: int = 0, usage: Usage | None = None) -> bytes:
+        """The last chunk of a choice. `usage` belongs to the last choice of a stream that has no usage chunk."""
+        tail = b"}]"
+        if self.include_usage:
+            tail = b'}],"usage":null'
+        elif usage is not None:
+            tail = b'}],"usage":' + _encode(usage)
+        return b'%b{},"logprobs":null,"finish_reason":"%b"%b}\n\n' % (self._before_delta(index), reason.encode(), tail)
+
+    def usage_chunk(self, usage: Usage) -> bytes:
+        """The chunk between the last finish chunk and `[DONE]`, for callers that asked for it."""
+        return b'%b],"usage":%b}\n\n' % (self._head, _encode(usage))
+
+    def _before_delta(self, index: int) -> bytes:
+        return b'%b{"index":%d,"delta":' % (self._head, index)
+
+    def _opening(self, call: bytes, first: bool) -> bytes:
+        return b'{"role":"assistant","content":null,"refusal":null,%b}' % call if first else b"{%b}" % call
+
+    def _chunk(self, index: int, delta: bytes, logprobs: Logprobs | None = None) -> bytes:
+        if logprobs is None:
+            return self._before_delta(index) + delta + self._after_delta
+        usage = b',"usage":null' if self.include_usage else b""
+        return b'%b%b,"logprobs":%b,"finish_reason":null}]%b}\n\n' % (
+            self._before_delta(index),
+            delta,
+            _encode(logprobs),
+            usage,
+        )
