@@ -1,0 +1,539 @@
+"""The catalogue: which models exist, who can serve them, what they cost, and how each upstream differs from OpenAI.
+
+Theory of operation. The packaged `catalog.toml` and an operator's file are merged as plain tables, aliases are filled
+in from the rows they name, and every row is decoded strictly: an unknown key, a float for a price or a provider that
+does not exist raises SettingsError with the row's path and what would be right. What comes out is frozen. A candidate
+carries everything that a call needs (provider, upstream model, quirks, costs), so nothing else looks at rows.
+
+Candidates on a provider that is not ready stay in the file and are skipped; a model on sale must have one that is.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from vipcloud.dialects.models import ModelEntry
+from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
+from vipcloud.money import PicoUSDPerToken
+
+Status = Literal["live", "free", "soon"]
+Auth = Literal["bearer", "jwt"]
+Choice = Literal["none", "auto", "required", "named"]
+Droppable = Literal["seed", "logit_bias", "parallel_tool_calls", "presence_penalty", "frequency_penalty"]
+FailureKind = Literal[
+    "rate_limited",
+    "quota_exhausted",
+    "overloaded",
+    "auth",
+    "token_expired",
+    "arrears",
+    "no_access",
+    "stale_mapping",
+    "duplicate_request",
+    "bad_request",
+    "context_length",
+    "content_filter",
+    "server_error",
+    "malformed",
+]
+
+Text = Annotated[str, Meta(min_length=1)]
+Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+_PRICE = re.compile(r"(\d{1,6})(?:\.(\d{1,6}))?", re.ASCII)
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
+_PROVIDER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
+_HEADER_NAME = re.compile(r"[a-z0-9-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
+_HEADERS_RESERVED = frozenset({"authorization", "host", "content-type", "content-length", "transfer-encoding"})
+
+_Row = TypeVar("_Row")
+
+
+# --- what a row says -----------------------------------------------------------------------------------------------
+
+
+class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an upstream differs from OpenAI's chat completions. The defaults describe one that does not."""
+
+    vision: bool = False  # takes images
+    logprobs: bool = False
+    thinking: bool = False  # reasons before it answers
+    replay_reasoning: bool = False  # wants `reasoning_content` on every assistant turn once tools are in play
+    reasoning_efforts: frozenset[str] = frozenset()  # words that are passed; others become `high`; empty: none is sent
+    choices_max: Annotated[int, Meta(ge=1, le=128)] = 1  # `n`
+    json_object: Literal["native", "emulate"] = "native"
+    json_schema: Literal["native", "emulate"] = "emulate"
+    json_word: bool = False  # JSON mode needs the word "json" in the messages
+    tool_choice: frozenset[Choice] = frozenset({"none", "auto", "required", "named"})
+    temperature_range: tuple[float, float] | None = None  # clamped into it
+    temperature_zero: Literal["pass", "greedy"] = "pass"  # greedy: `do_sample: false`
+    top_p_range: tuple[float, float] | None = None
+    sampling_decimals: Annotated[int, Meta(ge=0, le=6)] | None = None
+    stop_max: Annotated[int, Meta(ge=0)] = 4  # the gateway looks for the others itself
+    drop: frozenset[Droppable] = frozenset()
+    user_id: bool = False  # takes `user_id` of 6–128 characters of [A-Za-z0-9_-]
+    request_id: bool = False  # takes `request_id`, fresh per attempt
+    usage_option: bool = True  # needs `stream_options.include_usage`
+    image_data_bare: bool = False  # images as base64 without the `data:` prefix
+    message_names: bool = True  # takes `name` on messages
+    user_message_required: bool = False  # refuses a conversation of system and assistant messages alone
+
+
+class ErrorRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All conditions given must hold; `contains` ignores case. At least one condition is given."""
+
+    kind: FailureKind
+    status: Annotated[int, Meta(ge=100, le=599)] | None = None
+    codes: frozenset[str] = frozenset()
+    type: str | None = None
+    contains: str | None = None
+    auth: Auth | None = None  # holds only while the provider is called with this scheme
+
+
+class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the model is sold with."""
+
+    tools: bool = False
+    json_object: bool = False
+    json_schema: bool = False
+    vision: bool = False
+    reasoning: bool = False
+    logprobs: bool = False
+
+
+class _PriceRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    input: str
+    output: str
+    cached_input: str | None = None
+
+
+class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text
+    base_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
+    chat_path: Annotated[str, Meta(pattern=r"^/[^\s]+$")]
+    key_env: Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    first_byte_s: Seconds
+    limits_per: Literal["account", "model"]
+    ready: bool = False
+    auth: Auth = "bearer"
+    code_in_message: bool = False
+    headers: dict[str, str] = {}
+    quirks: dict[str, Any] = {}
+    errors: tuple[ErrorRule, ...] = ()
+
+
+class _CandidateRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    provider: Text
+    model: Text
+    cost: _PriceRow
+    extra: dict[str, Any] = {}
+    output_tokens_max: Tokens | None = None
+    first_byte_s: Seconds | None = None
+    quirks: dict[str, Any] = {}
+
+
+class _ModelRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text
+    provider: Text
+    owned_by: Text
+    status: Status
+    notes: str
+    created: Annotated[int, Meta(ge=0)]
+    context_tokens: Tokens
+    output_tokens_max: Tokens
+    capabilities: Capabilities = Capabilities()
+    price: _PriceRow | None = None
+    alias_of: str | None = None
+    candidates: tuple[_CandidateRow, ...] = ()
+
+
+# --- what the rest of the house sees -------------------------------------------------------------------------------
+
+
+class Prices(Struct, frozen=True, kw_only=True):
+    """Pico-dollars per token. `cached_input` is `input` where a row names no price for cache hits."""
+
+    input: PicoUSDPerToken
+    output: PicoUSDPerToken
+    cached_input: PicoUSDPerToken
+
+
+class Provider(Struct, frozen=True, kw_only=True, eq=False):
+    """A company we call. Compares by identity, like `Candidate`: two loads make two providers."""
+
+    id: str
+    name: str
+    ready: bool
+    base_url: str
+    chat_path: str
+    key_env: str
+    auth: Auth
+    headers: Mapping[str, str]
+    first_byte_s: float
+    limits_per: Literal["account", "model"]
+    code_in_message: bool
+    quirks: Quirks
+    errors: tuple[ErrorRule, ...]
+
+
+class Candidate(Struct, frozen=True, kw_only=True, eq=False):
+    """A model at an upstream that could serve a call. `output_tokens_max` holds for what we sell and for the upstream.
+
+    `extra` are fields of the upstream's body beside those translated; `first_byte_s` is how long the first byte may
+    take, reasoning included.
+    """
+
+    provider: Provider
+    upstream_model: str
+    extra: dict[str, Any]
+    costs: Prices
+    output_tokens_max: int
+    first_byte_s: float
+    quirks: Quirks
+
+    @property
+    def id(self) -> str:
+        """A name for logs, metrics and health: `zhipu/glm-4-plus`."""
+        return f"{self.provider.id}/{self.upstream_model}"
+
+
+class Model(Struct, frozen=True, kw_only=True, eq=False):
+    """What a customer names. `candidates` stand in order of preference; empty only where the status is `soon`."""
+
+    id: str
+    name: str
+    owned_by: str
+    provider_name: str
+    status: Status
+    notes: str
+    created: int
+    context_tokens: int
+    output_tokens_max: int
+    capabilities: Capabilities
+    prices: Prices | None
+    alias_of: str | None
+    candidates: tuple[Candidate, ...]
+
+
+class Catalog(Struct, frozen=True, kw_only=True, eq=False):
+    """All models and providers, in the file's order."""
+
+    models: Mapping[str, Model]
+    providers: Mapping[str, Provider]
+
+    @classmethod
+    def load(cls, default_toml: str, override_toml: str | None = None) -> "Catalog":
+        """The catalogue of `default_toml` with `override_toml` laid over it, key by key. Raises SettingsError."""
+        source = _decode(default_toml, "the packaged catalogue")
+        if override_toml is not None:
+            source = merge(source, _decode(override_toml, "the catalogue file"))
+        unknown = source.keys() - {"providers", "models"}
+        if unknown:
+            raise SettingsError(f"{min(unknown)} is not a table of the catalogue; it has providers and models.")
+        providers = {row_id: _provider(row_id, row) for row_id, row in _tables(source, "providers")}
+        rows = dict(_tables(source, "models"))
+        models = {row_id: _model(row_id, _resolved(rows, row_id), providers) for row_id in rows}
+        return cls(models=MappingProxyType(models), providers=MappingProxyType(providers))
+
+    def model(self, model_id: str) -> Model:
+        """The model to call. Raises ModelNotFound, and NotImplementedYet where it is announced only or has no price."""
+        model = self.models.get(model_id)
+        if model is None:
+            raise ModelNotFound(model_id)
+        if model.status == "soon":
+            raise NotImplementedYet(
+                f"The model '{model_id}' is announced and not switched on yet; GET /v1/models shows its status.",
+                param="model",
+            )
+        if model.prices is None:
+            raise NotImplementedYet(f"The model '{model_id}' has no price yet and cannot be called.", param="model")
+        return model
+
+    def entries(self) -> list[ModelEntry]:
+        """The rows of `GET /v1/models`."""
+        return [entry(model) for model in self.models.values()]
+
+
+def packaged_toml() -> str:
+    """The catalogue that ships with the program. The only reading of a file here."""
+    return resources.files("vipcloud.providers").joinpath("catalog.toml").read_text(encoding="utf-8")
+
+
+def entry(model: Model) -> ModelEntry:
+    """`model` as a row of `GET /v1/models`."""
+    return ModelEntry(
+        id=model.id,
+        created=model.created,
+        owned_by=model.owned_by,
+        name=model.name,
+        status=model.status,
+        description=model.notes,
+        context_tokens=model.context_tokens,
+        input_modalities=("text", "image") if model.capabilities.vision else ("text",),
+        output_modalities=("text",),
+        supported_parameters=tuple(_parameters(model.capabilities)),
+        price_input=model.prices.input if model.prices else None,
+        price_output=model.prices.output if model.prices else None,
+    )
+
+
+def parse_price(text: str) -> PicoUSDPerToken:
+    """Dollars per 1M tokens as text → pico-dollars per token, exact: `"0.31"` → 310_000. Raises ValueError."""
+    match = _PRICE.fullmatch(text)
+    if match is None:
+        raise ValueError(f'{text!r} is not dollars per 1M tokens with at most six decimals, such as "0.31"')
+    whole, fraction = match.groups()
+    return PicoUSDPerToken(int(whole) * 1_000_000 + int((fraction or "").ljust(6, "0")))
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`: tables key by key, all else replaced whole. Order is that of first appearance."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+# --- rows to values ------------------------------------------------------------------------------------------------
+
+
+def _decode(text: str, source: str) -> dict[str, Any]:
+    try:
+        return msgspec.toml.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SettingsError(f"{source} is not TOML: {error}") from error
+
+
+def _tables(source: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    group = source.get(name, {})
+    if not isinstance(group, dict):
+        raise SettingsError(f"{name} must be a table of tables, such as [{name}.example].")
+    for row_id, row in group.items():
+        if not isinstance(row, dict):
+            raise SettingsError(f"{name}.{row_id} must be a table, such as [{name}.{row_id}].")
+        yield row_id, row
+
+
+def _resolved(rows: Mapping[str, dict[str, Any]], model_id: str) -> dict[str, Any]:
+    """The model's row; an alias has its target's row under its own, and that one's under it. Raises SettingsError."""
+    row = rows[model_id]
+    seen = [model_id]
+    while (target := rows[seen[-1]].get("alias_of")) is not None:
+        path = f"models.{seen[-1]}"
+        if not isinstance(target, str) or target not in rows:
+            raise SettingsError(f"{path}.alias_of: {target!r} is not a model; name one of {_listed(rows)}.")
+        if "candidates" in rows[seen[-1]]:
+            raise SettingsError(f"{path}.candidates: an alias is served by its target; leave this out.")
+        if target in seen:
+            raise SettingsError(
+                f"{path}.alias_of: a loop, {' → '.join([*seen, target])}; an alias must end at a model."
+            )
+        seen.append(target)
+        row = merge(rows[target], row)
+    return row
+
+
+def _provider(provider_id: str, raw: dict[str, Any]) -> Provider:
+    path = f"providers.{provider_id}"
+    if not _PROVIDER_ID.fullmatch(provider_id):
+        raise SettingsError(f"{path}: an id is lower-case letters, digits and dashes, such as deepseek.")
+    row = _convert(raw, _ProviderRow, path)
+    for name, value in row.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name in _HEADERS_RESERVED or not _HEADER_VALUE.fullmatch(value):
+            raise SettingsError(f"{path}.headers.{name}: not a header that can be set here; write lower-case names.")
+    for index, rule in enumerate(row.errors):
+        if rule.status is None and not rule.codes and rule.type is None and rule.contains is None:
+            raise SettingsError(f"{path}.errors[{index}]: give at least one of status, codes, type and contains.")
+    return Provider(
+        id=provider_id,
+        name=row.name,
+        ready=row.ready,
+        base_url=row.base_url,
+        chat_path=row.chat_path,
+        key_env=row.key_env,
+        auth=row.auth,
+        headers=MappingProxyType(dict(row.headers)),
+        first_byte_s=row.first_byte_s,
+        limits_per=row.limits_per,
+        code_in_message=row.code_in_message,
+        quirks=_quirks(row.quirks, f"{path}.quirks"),
+        errors=row.errors,
+    )
+
+
+def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]) -> Model:
+    path = f"models.{model_id}"
+    if not _MODEL_ID.fullmatch(model_id):
+        raise SettingsError(f"{path}: an id is at most 128 of letters, digits and ._:/@-, such as deepseek-chat.")
+    row = _convert(raw, _ModelRow, path)
+    candidates = []
+    for index, candidate in enumerate(row.candidates):
+        candidates.append(
+            _candidate(row, raw["candidates"][index], candidate, providers, f"{path}.candidates[{index}]")
+        )
+    model = Model(
+        id=model_id,
+        name=row.name,
+        owned_by=row.owned_by,
+        provider_name=_named(providers, row.provider, f"{path}.provider").name,
+        status=row.status,
+        notes=row.notes,
+        created=row.created,
+        context_tokens=row.context_tokens,
+        output_tokens_max=row.output_tokens_max,
+        capabilities=row.capabilities,
+        prices=_prices(row.price, f"{path}.price") if row.price else None,
+        alias_of=row.alias_of,
+        candidates=tuple(candidate for candidate in candidates if candidate.provider.ready),
+    )
+    _check_unique(candidates, path)
+    _check_sale(model, candidates, path)
+    return model
+
+
+def _candidate(
+    model: _ModelRow, raw: dict[str, Any], row: _CandidateRow, providers: Mapping[str, Provider], path: str
+) -> Candidate:
+    provider = _named(providers, row.provider, f"{path}.provider")
+    quirks = merge(_given(provider.quirks), raw.get("quirks", {}))
+    return Candidate(
+        provider=provider,
+        upstream_model=row.model,
+        extra=row.extra,
+        costs=_prices(row.cost, f"{path}.cost"),
+        output_tokens_max=min(model.output_tokens_max, row.output_tokens_max or model.output_tokens_max),
+        first_byte_s=row.first_byte_s or provider.first_byte_s,
+        quirks=_quirks(quirks, f"{path}.quirks"),
+    )
+
+
+def _check_unique(candidates: list[Candidate], path: str) -> None:
+    seen: list[tuple[str, dict[str, Any]]] = []
+    for index, candidate in enumerate(candidates):
+        key = (candidate.id, candidate.extra)
+        if key in seen:
+            raise SettingsError(f"{path}.candidates[{index}]: {candidate.id} is there already; name each one once.")
+        seen.append(key)
+
+
+def _check_sale(model: Model, listed: list[Candidate], path: str) -> None:
+    """A model that can be called has a candidate for all it is sold with, and costs nothing only if it says `free`."""
+    if model.status == "soon":
+        return
+    if not model.candidates:
+        waiting = ", ".join(sorted({candidate.provider.id for candidate in listed})) or "none at all"
+        raise SettingsError(
+            f"{path}.status: {model.status!r} needs a candidate on a provider that is ready, and this model's are on "
+            f'{waiting}; keep it "soon", or add a candidate on a ready provider.'
+        )
+    if model.prices is not None:
+        free = not (model.prices.input or model.prices.output)
+        if free != (model.status == "free"):
+            raise SettingsError(f'{path}.price: price and status disagree; status "free" goes with prices "0" only.')
+    abilities: tuple[tuple[str, bool, bool], ...] = (
+        ("vision", model.capabilities.vision, any(one.quirks.vision for one in model.candidates)),
+        ("logprobs", model.capabilities.logprobs, any(one.quirks.logprobs for one in model.candidates)),
+        ("reasoning", model.capabilities.reasoning, any(one.quirks.thinking for one in model.candidates)),
+    )
+    for name, sold, able in abilities:
+        if sold and not able:
+            raise SettingsError(f"{path}.capabilities.{name}: no candidate on a ready provider can do this; drop it.")
+
+
+def _prices(row: _PriceRow, path: str) -> Prices:
+    def price(name: str, text: str) -> PicoUSDPerToken:
+        try:
+            return parse_price(text)
+        except ValueError as error:
+            raise SettingsError(f"{path}.{name}: {error}.") from error
+
+    given = price("input", row.input)
+    return Prices(
+        input=given,
+        output=price("output", row.output),
+        cached_input=given if row.cached_input is None else price("cached_input", row.cached_input),
+    )
+
+
+def _quirks(raw: dict[str, Any], path: str) -> Quirks:
+    quirks = _convert(raw, Quirks, path)
+    for name, bounds in (("temperature_range", quirks.temperature_range), ("top_p_range", quirks.top_p_range)):
+        if bounds is not None and not bounds[0] <= bounds[1]:
+            raise SettingsError(f"{path}.{name}: the lower bound stands first, such as [0.01, 1.0].")
+    return quirks
+
+
+def _given(quirks: Quirks) -> dict[str, Any]:
+    return {name: getattr(quirks, name) for name in quirks.__struct_fields__}
+
+
+def _named(providers: Mapping[str, Provider], provider_id: str, path: str) -> Provider:
+    if provider_id not in providers:
+        raise SettingsError(f"{path}: {provider_id!r} is not a provider; name one of {_listed(providers)}.")
+    return providers[provider_id]
+
+
+def _parameters(capabilities: Capabilities) -> Iterator[str]:
+    yield from ("max_tokens", "max_completion_tokens", "stop", "stream", "stream_options")
+    if capabilities.reasoning:
+        yield "reasoning_effort"
+    else:
+        yield from ("temperature", "top_p")
+    if capabilities.tools:
+        yield from ("tools", "tool_choice")
+    if capabilities.json_object:
+        yield "response_format"
+    if capabilities.json_schema:
+        yield "structured_outputs"
+    if capabilities.logprobs:
+        yield from ("logprobs", "top_logprobs")
+
+
+# --- errors with a path --------------------------------------------------------------------------------------------
+
+# Which row a path inside another row leads to, so that an unknown key can be answered with the known ones.
+_NESTED: dict[str, type[Struct]] = {
+    "price": _PriceRow,
+    "cost": _PriceRow,
+    "capabilities": Capabilities,
+    "candidates": _CandidateRow,
+    "errors": ErrorRule,
+}
+
+
+def _convert(raw: dict[str, Any], row: type[_Row], path: str) -> _Row:
+    try:
+        return msgspec.convert(raw, type=row)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error), row, path)) from error
+
+
+def _explain(text: str, row: type[Any], path: str) -> str:
+    """msgspec's words with the row's path in front, and what would be right behind."""
+    problem, _, inside = text.partition(" - at `$")
+    inside = inside.rstrip("`")
+    place = path + inside
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
+    last = re.sub(r"\[.*?\]", "", inside).rpartition(".")[2]
+    if unknown:
+        known = msgspec.structs.fields(_NESTED.get(last, row))
+        return f"{place}.{unknown.group(1)} is not a field here; there are {_listed(field.name for field in known)}."
+    if {"price", "cost"} & set(re.split(r"[.\[]", inside)) and problem.startswith("Expected `str"):
+        return f'{place}: a price is text, in dollars per 1M tokens, such as "0.31" in quotes.'
+    if problem.startswith("Invalid enum value"):
+        owner = _NESTED.get(re.sub(r"\[.*?\]", "", inside).strip(".").partition(".")[0], row)
+        words = {word for field in msgspec.structs.fields(owner) if field.name == last for word in get_args(field.type)}
+        return f"{place}: {problem.removeprefix('Invalid enum value ')} is not one of {_listed(map(str, words))}."
+    return f"{place}: {problem[:1].lower()}{problem[1:]}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,286 @@
+"""What an upstream's failure means: for the caller, for the next attempt, and for our account there.
+
+Status alone misleads on every provider (429 may be an empty balance, 400 our own stale mapping), so the body decides
+first: the provider's error rules in the catalogue, in order, over status, code, type and message; then the status.
+Nothing here keeps state; health and routing act on what `Failure` says.
+"""
+
+import re
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from vipcloud.errors import (
+    BadRequest,
+    ContentFiltered,
+    ContextLengthExceeded,
+    GatewayError,
+    RateLimited,
+    UpstreamFailed,
+    shorten,
+)
+from vipcloud.providers.catalog import ErrorRule, FailureKind, Provider
+
+AccountEffect = Literal["cooling", "suspended", "removed", "no_access"]
+
+MESSAGE_CHARS_MAX = 500
+RETRY_AFTER_S_MAX = 86_400.0
+CLIENT_RETRY_AFTER_S_DEFAULT = 5.0
+CLIENT_RETRY_AFTER_S_MAX = 60.0  # SDKs give up on a longer wait, or take it whole
+
+_RETRY_IN = re.compile(r"(?:after|in)\s+(\d{1,6}(?:\.\d{1,3})?)\s*(?:s\b|sec)", re.IGNORECASE | re.ASCII)
+_TRAILING_CODE = re.compile(r"\((\d{4})\)\s*$", re.ASCII)
+_SECRETS = re.compile(
+    r"""
+      (?<=bearer\s)\S+                                    # an Authorization value
+    | \bsk-[\w*.-]{3,}                                    # keys of the sk- kind, whole or starred
+    | \beyJ[\w-]+(?:\.[\w-]+){1,2}                        # a JWT
+    | \b[0-9a-fA-F]{24,}(?:\.\w+)?                        # id.secret, or a long number in hex
+    | \*{3,}[\w-]*                                        # what is left of a key that was starred out
+    | (?<=key:\s)\S+ | (?<=key=)\S+                       # "your api key: …"
+    | \b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{32,}          # anything else as long and mixed as a key
+    """,
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
+)
+
+
+class _Consequence(Struct, frozen=True, kw_only=True):
+    """`retryable`: another attempt may be made; `same_account`: by the same account too."""
+
+    retryable: bool
+    same_account: bool = False
+    account_state: AccountEffect | None = None
+
+
+_CONSEQUENCES: dict[FailureKind, _Consequence] = {
+    "rate_limited": _Consequence(retryable=True, account_state="cooling"),
+    "quota_exhausted": _Consequence(retryable=True, account_state="suspended"),
+    "overloaded": _Consequence(retryable=True, same_account=True),
+    "auth": _Consequence(retryable=True, account_state="removed"),
+    "token_expired": _Consequence(retryable=True, same_account=True),
+    "arrears": _Consequence(retryable=True, account_state="suspended"),
+    "no_access": _Consequence(retryable=True, account_state="no_access"),
+    "stale_mapping": _Consequence(retryable=True),
+    "duplicate_request": _Consequence(retryable=True, same_account=True),
+    "bad_request": _Consequence(retryable=False),
+    "context_length": _Consequence(retryable=False),
+    "content_filter": _Consequence(retryable=False),
+    "server_error": _Consequence(retryable=True, same_account=True),
+    "malformed": _Consequence(retryable=True),
+}
+
+_BY_STATUS: dict[int, FailureKind] = {
+    401: "auth",
+    402: "arrears",
+    403: "no_access",
+    404: "stale_mapping",
+    405: "stale_mapping",
+    408: "server_error",
+    409: "server_error",
+    410: "stale_mapping",
+    425: "server_error",
+    429: "rate_limited",
+    503: "overloaded",
+    529: "overloaded",
+}
+
+# Without a JSON body the answer is not the API's own but some proxy's, and blames neither the caller nor our key.
+_BY_STATUS_ALONE: dict[int, FailureKind] = {
+    401: "auth",
+    402: "arrears",
+    413: "bad_request",
+    422: "bad_request",
+    429: "rate_limited",
+    503: "overloaded",
+    529: "overloaded",
+}
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """One failed attempt. `message` is the upstream's own, without secrets; it may quote the request: never log it.
+
+    `retry_after_s` is what the upstream asked for. `account_state` is what the account enters by this failure; whether
+    that holds for the account or for one model of it is `Provider.limits_per`.
+    """
+
+    kind: FailureKind
+    status: int
+    message: str
+    code: str | None = None
+    retry_after_s: float | None = None
+    retryable: bool
+    same_account: bool
+    account_state: AccountEffect | None
+
+    def error(self) -> GatewayError:
+        """What the caller is told if this was the last attempt. Never an upstream's 401, 402 or 403."""
+        match self.kind:
+            case "bad_request":
+                return BadRequest(self.message or "The provider refused the request as invalid.")
+            case "context_length":
+                return ContextLengthExceeded(self.message or "The request is too long.", param="messages")
+            case "content_filter":
+                return ContentFiltered(self.message or "The provider's moderation refused the request.")
+            case "rate_limited" | "quota_exhausted":
+                return self._throttled()
+            case "overloaded" if self.status == 429:
+                return self._throttled()
+            case "overloaded":
+                return UpstreamFailed("The provider of this model is overloaded.", retry_after_s=self.retry_after_s)
+            case "server_error":
+                return UpstreamFailed(f"The provider failed: {self.message or 'it gave no reason'}")
+            case "malformed":
+                return UpstreamFailed("The provider's answer could not be read.")
+            case _:
+                return UpstreamFailed("The provider of this model cannot serve it right now.")
+
+    def _throttled(self) -> RateLimited:
+        wait_s = self.retry_after_s or CLIENT_RETRY_AFTER_S_DEFAULT
+        return RateLimited(
+            "Every upstream of this model is at its limit.", retry_after_s=min(wait_s, CLIENT_RETRY_AFTER_S_MAX)
+        )
+
+
+class _Facts(Struct, frozen=True):
+    code: str | None = None
+    type: str | None = None
+    message: str = ""
+
+
+def classify(
+    provider: Provider, status: int, body: bytes, retry_after: str | None, *, now_s: float | None = None
+) -> Failure:
+    """The meaning of an answer that is no completion. `retry_after` is the header; a date in it needs `now_s`."""
+    facts = _facts(provider, _decoded(body))
+    if facts is None:
+        kind = _BY_STATUS_ALONE.get(status, "server_error" if status >= 500 else "malformed")
+        return _failure(kind, status, _Facts(message=_plain(body)), _header_s(retry_after, now_s))
+    kind = _ruled(provider, status, facts) or _by_status(status)
+    return _failure(kind, status, facts, _header_s(retry_after, now_s) or _message_s(facts.message))
+
+
+def classify_event(provider: Provider, payload: dict[str, Any]) -> Failure:
+    """The meaning of an error object inside a stream. It has no status: rules that know only a status do not apply."""
+    facts = _facts(provider, payload)
+    if facts is None:
+        return _failure("malformed", 200, _Facts(), None)
+    kind = _ruled(provider, None, facts) or "server_error"
+    return _failure(kind, 200, facts, _message_s(facts.message))
+
+
+def mask(text: str) -> str:
+    """`text` with all that looks like a key or a token starred out."""
+    return _SECRETS.sub("***", text)
+
+
+def _failure(kind: FailureKind, status: int, facts: _Facts, retry_after_s: float | None) -> Failure:
+    consequence = _CONSEQUENCES[kind]
+    return Failure(
+        kind=kind,
+        status=status,
+        message=shorten(mask(facts.message), MESSAGE_CHARS_MAX),
+        code=facts.code,
+        retry_after_s=retry_after_s,
+        retryable=consequence.retryable,
+        same_account=consequence.same_account,
+        account_state=consequence.account_state,
+    )
+
+
+# --- reading the body ----------------------------------------------------------------------------------------------
+
+
+def _decoded(body: bytes) -> Any:
+    """The JSON of `body`; None if it is not JSON. DeepSeek pads with blank lines, DashScope may begin with `data:`."""
+    text = body.lstrip()
+    if text.startswith(b"data:"):
+        text = text[5:].lstrip()
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _facts(provider: Provider, payload: Any) -> _Facts | None:
+    """Code, type and message, wherever the provider keeps them; None where `payload` is no object."""
+    if not isinstance(payload, dict):
+        return None
+    base = payload.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code") not in (None, 0):
+        return _Facts(code=_text(base.get("status_code")), message=_text(base.get("status_msg")) or "")
+    inner = payload.get("error", payload)
+    if isinstance(inner, str):
+        return _Facts(message=inner)
+    if not isinstance(inner, dict):
+        return _Facts()
+    message = _text(inner.get("message")) or ""
+    code = _text(inner.get("code"))
+    if provider.code_in_message and (found := _TRAILING_CODE.search(message)):
+        code = found.group(1)
+    return _Facts(code=code, type=_text(inner.get("type")), message=message)
+
+
+def _plain(body: bytes) -> str:
+    """A body that is not JSON, as a message; nothing of a page in HTML."""
+    text = body[: 4 * MESSAGE_CHARS_MAX].decode("utf-8", "replace").strip()
+    return "" if text.startswith("<") else text
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _ruled(provider: Provider, status: int | None, facts: _Facts) -> FailureKind | None:
+    return next((rule.kind for rule in provider.errors if _fits(rule, provider, status, facts)), None)
+
+
+def _fits(rule: ErrorRule, provider: Provider, status: int | None, facts: _Facts) -> bool:
+    said = bool(rule.codes) or rule.type is not None or rule.contains is not None
+    return (
+        (said or status is not None)
+        and (rule.status is None or status is None or rule.status == status)
+        and (not rule.codes or facts.code in rule.codes)
+        and (rule.type is None or rule.type == facts.type)
+        and (rule.contains is None or rule.contains.lower() in facts.message.lower())
+        and (rule.auth is None or rule.auth == provider.auth)
+    )
+
+
+def _by_status(status: int) -> FailureKind:
+    if status >= 500:
+        return _BY_STATUS.get(status, "server_error")
+    if status >= 400:
+        return _BY_STATUS.get(status, "bad_request")
+    return "server_error"
+
+
+# --- when to come back ---------------------------------------------------------------------------------------------
+
+
+def _header_s(text: str | None, now_s: float | None) -> float | None:
+    """`Retry-After` in seconds: a number, or a date if `now_s` is known; None for anything else."""
+    if text is None:
+        return None
+    try:
+        return _bounded(float(text))
+    except ValueError:
+        pass
+    if now_s is None:
+        return None
+    try:
+        return _bounded(parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _message_s(message: str) -> float | None:
+    found = _RETRY_IN.search(message)
+    return _bounded(float(found.group(1))) if found else None
+
+
+def _bounded(seconds: float) -> float | None:
+    return min(seconds, RETRY_AFTER_S_MAX) if seconds > 0 else None

@@ -1,0 +1,372 @@
+"""Whole answers of upstreams in our terms, and what they share with streamed ones (`stream`).
+
+Theory of operation. A body or event is decoded into structs that hold only what we pass on, so vendors' own keys are
+gone by construction. That strict decode is fast and right for nearly everything. What it refuses (a number where a
+text should be, an object for arguments, NaN, bytes that are no UTF-8) is read again without types and put into the
+same structs as far as it makes sense. `usage` stays untyped until `usage.read` judges it: wrong counts spoil no answer.
+
+Errors inside an answer of status 200 go to a `Classify`, which knows the provider's codes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall
+from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, ReplyMessage
+from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
+from vipcloud.providers import usage
+from vipcloud.providers.usage import Delivered, TextSize
+
+# Contract sheet of chat completions, finish_reason; DeepSeek, Zhipu and MiniMax pages, seen 2026-11. Any other word
+# becomes `stop`: typed clients refuse words they do not know.
+FINISH_REASONS: Final[dict[str, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",
+    "output_sensitive": "content_filter",
+    "refusal": "content_filter",
+    "SAFETY": "content_filter",
+    "max_tokens": "length",
+    "MAX_TOKENS": "length",
+    "model_context_window_exceeded": "length",
+}
+UNFINISHED: Final = frozenset({"", "null"})
+BROKEN: Final = frozenset({"network_error", "insufficient_system_resource", "aborted", "error"})
+CONTEXT_EXCEEDED: Final = "model_context_window_exceeded"
+
+
+class Fault(Protocol):
+    """An error that an upstream reported, as its provider's rules understand it (`failures.Failure`)."""
+
+    @property
+    def retryable(self) -> bool: ...
+    def error(self) -> GatewayError: ...
+
+
+Classify = Callable[[dict[str, Any]], Fault]
+
+
+class Malformed(ValueError):
+    """Not a JSON object, by any reading."""
+
+
+# --- what upstreams send -----------------------------------------------------------------------------------------
+
+
+class WireFunction(Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class WireCall(Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: WireFunction | None = None
+
+
+class WireMessage(Struct, gc=False):
+    """A delta or a message. `reasoning` is OpenRouter's name for `reasoning_content`."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[WireCall] | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    function_call: WireFunction | None = None
+
+
+class WireChoice(Struct, gc=False):
+    """`usage` inside the choice is Moonshot's."""
+
+    index: int | None = None
+    delta: WireMessage | None = None
+    logprobs: Any = None
+    finish_reason: str | None = None
+    message: WireMessage | None = None
+    usage: Any = None
+
+
+class WireReply(Struct, gc=False):
+    """A chunk or a whole reply. `base_resp` is MiniMax's place for errors."""
+
+    choices: list[WireChoice] | None = None
+    usage: Any = None
+    error: Any = None
+    base_resp: Any = None
+
+
+decode_strictly = msgspec.json.Decoder(WireReply).decode
+UNDECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode(data: bytes) -> WireReply:
+    """Raises Malformed."""
+    try:
+        return decode_strictly(data)
+    except UNDECODED:
+        return _reply(payload(data))
+
+
+def payload(data: bytes) -> dict[str, Any]:
+    """All that `data` says, untyped. Takes NaN and invalid UTF-8. Raises Malformed."""
+    try:
+        decoded = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the upstream sent something that is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise Malformed("the upstream sent JSON that is no object")
+    return decoded
+
+
+def _reply(wire: dict[str, Any]) -> WireReply:
+    choices = wire.get("choices")
+    return WireReply(
+        choices=[_choice(choice) for choice in choices if isinstance(choice, dict)]
+        if isinstance(choices, list)
+        else None,
+        usage=wire.get("usage"),
+        error=wire.get("error"),
+        base_resp=wire.get("base_resp"),
+    )
+
+
+def _choice(wire: dict[str, Any]) -> WireChoice:
+    return WireChoice(
+        index=_index(wire.get("index")),
+        delta=_message(wire.get("delta")),
+        logprobs=wire.get("logprobs"),
+        finish_reason=_text(wire.get("finish_reason")),
+        message=_message(wire.get("message")),
+        usage=wire.get("usage"),
+    )
+
+
+def _message(wire: Any) -> WireMessage | None:
+    if not isinstance(wire, dict):
+        return None
+    calls = wire.get("tool_calls")
+    return WireMessage(
+        content=_content(wire.get("content")),
+        reasoning_content=_text(wire.get("reasoning_content")),
+        tool_calls=[_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else None,
+        refusal=_text(wire.get("refusal")),
+        reasoning=_text(wire.get("reasoning")),
+        function_call=_function(wire.get("function_call")),
+    )
+
+
+def _call(wire: dict[str, Any]) -> WireCall:
+    return WireCall(index=_index(wire.get("index")), id=_text(wire.get("id")), function=_function(wire.get("function")))
+
+
+def _function(wire: Any) -> WireFunction | None:
+    if not isinstance(wire, dict):
+        return None
+    arguments = wire.get("arguments")
+    if isinstance(arguments, dict | list):
+        arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    return WireFunction(name=_text(wire.get("name")), arguments=_text(arguments))
+
+
+def _content(wire: Any) -> str | None:
+    """A text, or the texts of a list of parts."""
+    if isinstance(wire, list):
+        return "".join(_text(part.get("text")) or "" for part in wire if isinstance(part, dict))
+    return _text(wire)
+
+
+def _index(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _text(value: Any) -> str | None:
+    """`value` if it is a text; halves of surrogate pairs, which UTF-8 cannot carry, become U+FFFD."""
+    if not isinstance(value, str):
+        return None
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# --- what whole and streamed answers share -----------------------------------------------------------------------
+
+
+def reports_error(wire: WireReply) -> bool:
+    """Whether a reply of status 200 is an error: an `error` key, or MiniMax's `base_resp` with another code than 0."""
+    if wire.error:
+        return True
+    base = wire.base_resp
+    return isinstance(base, dict) and base.get("status_code") not in (None, 0, "0")
+
+
+def broken(word: str) -> dict[str, Any]:
+    """The error that a finish reason of `BROKEN` stands for, in the form that a `Classify` takes."""
+    return {"error": {"code": word, "message": f"it ended the answer with {word}"}}
+
+
+def context_exceeded() -> ContextLengthExceeded:
+    return ContextLengthExceeded("The messages leave no room for an answer in the model's context.", param="messages")
+
+
+def finish_reason(word: str, *, calls: bool, legacy_functions: bool) -> FinishReason:
+    """`word` in OpenAI's terms. With calls `stop` means `tool_calls`; without any it is the other way round."""
+    reason = FINISH_REASONS.get(word, "stop")
+    if reason not in {"stop", "tool_calls"}:
+        return reason
+    if not calls:
+        return "stop"
+    return "function_call" if legacy_functions else "tool_calls"
+
+
+def call_id(reply_id: str, choice: int, call: int) -> str:
+    """An id for a call that came without one; the same for the same place in the same reply."""
+    return f"call_{reply_id.removeprefix('chatcmpl-')}_{choice}_{call}"
+
+
+def log_probabilities(wire: Any) -> Logprobs | None:
+    """None where there are none, or none that make sense."""
+    if not isinstance(wire, dict):
+        return None
+    try:
+        return msgspec.convert(wire, Logprobs)
+    except msgspec.ValidationError:
+        return None
+
+
+def first_stop(text: str, stops: tuple[str, ...]) -> int:
+    """Where the first stop string of `text` begins; -1 without one.
+
+    The first is the one that ends first, for that is where generation would have stopped; so the answer does not depend
+    on how a stream cuts the text. Of two that end together it is the longer.
+    """
+    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found)[1] if found else -1
+
+
+# --- a whole reply -----------------------------------------------------------------------------------------------
+
+
+def read_reply(
+    body: bytes,
+    *,
+    id: str,  # noqa: A002
+    model: str,
+    created: int,
+    classify: Classify,
+    stops: tuple[str, ...] = (),
+    legacy_functions: bool = False,
+    usage_tokens_max: int = usage.TOKENS_MAX,
+) -> Reply:
+    """The body of an upstream's `200` as our reply; `id`, `model` and `created` are ours.
+
+    `stops` are strings that the upstream does not look for itself. Raises what `classify` makes of an error in the
+    body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
+    """
+    data = body.strip()
+    if data.startswith(b"data:"):
+        data = data[5:].strip()
+    try:
+        wire = decode(data)
+        if reports_error(wire):
+            raise classify(payload(data)).error()
+        if not wire.choices:
+            raise _no_choices(payload(data), classify)
+    except Malformed as error:
+        raise UpstreamFailed("The provider's answer could not be read.") from error
+    choices = [
+        _read_choice(choice, position, id, classify, stops, legacy_functions)
+        for position, choice in enumerate(wire.choices)
+    ]
+    counts = wire.usage if wire.usage is not None else wire.choices[-1].usage
+    return Reply(
+        id=id,
+        object="chat.completion",
+        created=created,
+        model=model,
+        choices=choices,
+        usage=usage.read(counts, usage_tokens_max, output_seen=any(choice.message.content for choice in choices)),
+    )
+
+
+def delivered(reply: Reply) -> Delivered:
+    """The sizes of a reply's texts, for an estimate where its upstream sent no usage."""
+    size = Delivered(content=TextSize(), reasoning=TextSize(), calls=TextSize())
+    for choice in reply.choices:
+        message = choice.message
+        size.content.add(message.content or "")
+        size.content.add(message.refusal or "")
+        size.reasoning.add(message.reasoning_content or "")
+        calls = [call.function for call in message.tool_calls or ()]
+        for function in (message.function_call or None, *calls):
+            if function is not None:
+                size.calls.add(function.name)
+                size.calls.add(function.arguments)
+    return size
+
+
+def _no_choices(said: dict[str, Any], classify: Classify) -> GatewayError:
+    if "code" in said and "message" in said:  # DashScope's native errors have no `error` around them
+        return classify(said).error()
+    return UpstreamFailed("The provider's answer holds no completion.")
+
+
+def _read_choice(
+    wire: WireChoice, position: int, reply_id: str, classify: Classify, stops: tuple[str, ...], legacy_functions: bool
+) -> ReplyChoice:
+    index = position if wire.index is None else wire.index
+    said = wire.message or wire.delta or WireMessage()
+    word = wire.finish_reason or "stop"
+    if word in BROKEN:
+        raise classify(broken(word)).error()
+    content = said.content or ""
+    if word == CONTEXT_EXCEEDED and not (content or said.reasoning_content or said.tool_calls):
+        raise context_exceeded()
+    calls = _read_calls(said, index, reply_id)
+    if stops and (cut := first_stop(content, tuple(filter(None, stops)))) >= 0:
+        content, calls, word = content[:cut], [], "stop"
+    return ReplyChoice(
+        index=index,
+        message=_read_message(said, content, calls, legacy_functions),
+        logprobs=None if wire.logprobs is None else log_probabilities(wire.logprobs),
+        finish_reason=finish_reason(word, calls=bool(calls), legacy_functions=legacy_functions),
+    )
+
+
+def _read_message(said: WireMessage, content: str, calls: list[ToolCall], legacy_functions: bool) -> ReplyMessage:
+    # MiniMax puts "\n" beside tool calls (seen 2026-11).
+    shown = None if (calls and not content.strip()) or (said.refusal and not content) else content
+    function_call: FunctionCall | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    if calls and legacy_functions:
+        function_call = calls[0].function or UNSET
+    elif calls:
+        tool_calls = calls
+    return ReplyMessage(
+        content=shown,
+        refusal=said.refusal or None,
+        reasoning_content=said.reasoning_content or said.reasoning or UNSET,
+        tool_calls=tool_calls,
+        function_call=function_call,
+    )
+
+
+def _read_calls(said: WireMessage, choice: int, reply_id: str) -> list[ToolCall]:
+    wire_calls = said.tool_calls or []
+    if not wire_calls and said.function_call is not None:
+        wire_calls = [WireCall(function=said.function_call)]
+    calls: list[ToolCall] = []
+    used: set[str] = set()
+    for wire in wire_calls:
+        if wire.function is None:
+            continue
+        given = wire.id if wire.id and wire.id not in used else call_id(reply_id, choice, len(calls))
+        used.add(given)
+        function = FunctionCall(wire.function.name or "", wire.function.arguments or "{}")
+        calls.append(ToolCall(id=given, type="function", function=function))
+    return calls

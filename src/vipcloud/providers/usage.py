@@ -1,0 +1,92 @@
+"""Upstreams' token counts in our terms, or nothing at all where they cannot be believed.
+
+Money is computed from these numbers, so a count that is not a plain non-negative integer, is larger than any window, or
+contradicts another one refuses the whole object; who asked then counts locally and marks the record as estimated. The
+object comes in untyped, because a strange one must not make the reply around it unreadable.
+
+Sources (seen 2026-11): DeepSeek `prompt_cache_hit_tokens`; Moonshot `cached_tokens` at top level; Zhipu, DashScope and
+MiniMax `prompt_tokens_details.cached_tokens`. Everywhere cached tokens are part of `prompt_tokens`, reasoning tokens of
+`completion_tokens`.
+"""
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
+
+TOKENS_MAX: Final = 1 << 24  # sixteen times the largest window on offer
+
+
+class TextSize(Struct):
+    """How much text: its characters, and its bytes as UTF-8."""
+
+    chars: int = 0
+    utf8_bytes: int = 0
+
+    def add(self, text: str) -> None:
+        self.chars += len(text)
+        self.utf8_bytes += len(text) if text.isascii() else len(text.encode())
+
+
+class Delivered(Struct):
+    """What a caller was given of an answer. `content` includes refusals, `calls` the functions' names."""
+
+    content: TextSize
+    reasoning: TextSize
+    calls: TextSize
+
+
+def of(prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0, reasoning_tokens: int = 0) -> Usage:
+    """Usage as we render it, with its total and every detail."""
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached_tokens),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning_tokens),
+    )
+
+
+def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) -> Usage | None:
+    """`wire` is the decoded `usage` of a reply or chunk. None if it is missing, incomplete or absurd.
+
+    No prompt is empty, so `prompt_tokens: 0` is the filler of a running stream (MiniMax) and not a count; neither is
+    `completion_tokens: 0` after output was seen. The total is ours: it is never read. Reasoning tokens cost what other
+    output costs; a wrong number there is only left out.
+    """
+    if type(wire) is not dict:
+        return None
+    prompt = _count(wire.get("prompt_tokens"), tokens_max)
+    completion = _count(wire.get("completion_tokens"), tokens_max)
+    cached = _count(_cached(wire), tokens_max)
+    if not prompt or completion is None or cached is None or cached > prompt:
+        return None
+    if output_seen and not completion:
+        return None
+    details = wire.get("completion_tokens_details")
+    reasoning = _count(details.get("reasoning_tokens"), completion) if type(details) is dict else None
+    return of(prompt, completion, cached_tokens=cached, reasoning_tokens=reasoning or 0)
+
+
+def is_filler(wire: Any) -> bool:
+    """Whether `wire` counts nothing: null, empty or zeros, as MiniMax puts on every chunk."""
+    return not isinstance(wire, dict) or not any(
+        wire.get(count) for count in ("prompt_tokens", "completion_tokens", "total_tokens")
+    )
+
+
+def _cached(wire: dict[str, Any]) -> Any:
+    """The first spelling that is there and not null; 0 without one."""
+    cached = wire.get("prompt_cache_hit_tokens")
+    if cached is None:
+        details = wire.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            cached = details.get("cached_tokens")
+    if cached is None:
+        cached = wire.get("cached_tokens")
+    return 0 if cached is None else cached
+
+
+def _count(value: Any, tokens_max: int) -> int | None:
+    return value if type(value) is int and 0 <= value <= tokens_max else None  # a bool is an int, but no count
