@@ -1,0 +1,258 @@
+"""The gateway's memory of keys and accounts: a request whose key is known costs one SHA-256 and one dict lookup.
+
+A miss asks the store from a thread, once per key however many requests wait for it. Unknown keys are remembered too,
+apart from the known, so that a flood of wrong keys pushes out no right one. The change feed (`poll_changes`) says what
+to forget. When the store is away, known keys keep working and unknown ones get a 503: never a false 401.
+
+A row read from the store carries the number of the change feed at which it was read. If the feed has moved on since,
+the row may be from before a revocation, and is read again.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from vipcloud.accounts import rules, store
+from vipcloud.accounts.store import AccountRow, KeyRow
+from vipcloud.clock import Clock
+from vipcloud.errors import Forbidden, Unauthenticated, Unavailable
+from vipcloud.ledger import store as ledger
+from vipcloud.ledger.rules import Sums
+from vipcloud.settings import AccountSettings
+from vipcloud.storage import engine as storage
+from vipcloud.storage import schema
+
+LOADS_MAX = 1024
+CHANCES_MAX = 64  # steps to find a key to drop; then the oldest goes, so that one miss never costs milliseconds
+CHANGES_PER_POLL = 1000
+
+_log = structlog.get_logger(__name__)
+_hash = rules.key_hash
+
+
+class Account(msgspec.Struct, eq=False, weakref=True, kw_only=True):
+    """An account as the gateway sees it; one object per id for as long as anyone holds it.
+
+    Limits: None takes the tier's, 0 is no limit. `granted_nanousd` and the limits follow the store within a poll.
+    `charged_nanousd` is what was booked when the object was made and never changes: whoever counts charges takes it
+    when it meets the id for the first time, and counts by itself from there.
+    """
+
+    id: str
+    tier: str
+    rpm: int | None
+    rpd: int | None
+    concurrency: int | None
+    suspended: bool
+    granted_nanousd: int
+    charged_nanousd: int
+
+
+class Principal(msgspec.Struct, eq=False):
+    """Who calls: a key that may be used. `seq` (of the change feed, when read) and `recently_used` are the cache's."""
+
+    key_id: str
+    account: Account
+    seq: int
+    recently_used: bool = True
+
+
+class _Loaded(NamedTuple):
+    """What the store said about a key, and the change feed's number before it was asked."""
+
+    seq: int
+    key: KeyRow | None
+    account: AccountRow | None
+    sums: Sums
+
+
+class Directory:
+    """Keys and accounts in memory. Belongs to one event loop.
+
+    Reads the change feed's number when it is made; raises SQLAlchemyError if the store is away then.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, settings: AccountSettings, *, loads_max: int = LOADS_MAX) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._settings = settings
+        self._loads_max = loads_max
+        self._known: OrderedDict[bytes, Principal] = OrderedDict()
+        self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
+        self._stale_accounts: set[str] = set()
+        self._loading: dict[bytes, asyncio.Future[_Loaded]] = {}
+        with storage.reading(engine) as connection:
+            self._seq = store.latest_change(connection)
+        self._polled_s = clock.monotonic_s()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the change feed was last read to its end: the age a revocation may have here."""
+        return self._clock.monotonic_s() - self._polled_s
+
+    def lookup(self, token: bytes) -> Principal | None:
+        """The caller, if the key is known and usable; None says nothing: ask `authenticate`."""
+        principal = self._known.get(_hash(token))
+        if principal is None or principal.account.suspended:
+            return None
+        principal.recently_used = True
+        return principal
+
+    async def authenticate(self, token: bytes) -> Principal:
+        """The caller. Does not suspend when the key is known or malformed.
+
+        Raises Unauthenticated, Forbidden (a suspended account) and Unavailable (unknown key, and the store is away).
+        """
+        return self.lookup(token) or await self._authenticate_unknown(token)
+
+    async def poll_changes(self) -> None:
+        """Forget what changed in the store since the last poll. When the store is away the next poll catches up."""
+        try:
+            while True:
+                changes = await asyncio.to_thread(self._read_changes)
+                self._forget(changes)
+                await self._refresh_accounts()
+                if len(changes) < CHANGES_PER_POLL:
+                    break
+        except SQLAlchemyError as error:
+            _log.warning("changes_not_read", error=type(error).__name__, lag_s=round(self.lag_s, 1))
+            return
+        self._polled_s = self._clock.monotonic_s()
+
+    async def _authenticate_unknown(self, token: bytes) -> Principal:
+        if not token:
+            raise Unauthenticated("No API key was given. Send it in the header `Authorization: Bearer vc-sk-…`.")
+        if not rules.well_formed(token):
+            raise _incorrect(token)
+        key = _hash(token)
+        while True:
+            principal = self._known.get(key)
+            if principal is not None:
+                if principal.account.suspended:
+                    raise Forbidden("This account is suspended.")
+                return principal
+            if key in self._refused:
+                raise Unauthenticated(self._refused[key]) if self._refused[key] else _incorrect(token)
+            loaded = await self._load(key)
+            if loaded.seq >= self._seq:
+                self._remember(key, loaded)
+
+    async def _load(self, key: bytes) -> _Loaded:
+        """Ask the store, together with everyone who waits for the same key; one who leaves stops nobody else."""
+        future = self._loading.get(key)
+        if future is None or future.done():  # a finished one has yet to leave, and may be older than the feed
+            if len(self._loading) >= self._loads_max:
+                raise Unavailable("Too many unknown keys are being looked up; try again shortly.", retry_after_s=1)
+            future = asyncio.get_running_loop().run_in_executor(None, self._read_key, key)
+            self._loading[key] = future
+            future.add_done_callback(lambda done: self._loaded(key, done))
+        try:
+            return await asyncio.shield(future)
+        except SQLAlchemyError as error:
+            raise Unavailable("The key cannot be looked up right now; try again shortly.", retry_after_s=1) from error
+
+    def _loaded(self, key: bytes, done: asyncio.Future[_Loaded]) -> None:
+        if self._loading.get(key) is done:
+            del self._loading[key]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _log.warning("key_not_read", error=type(error).__name__)
+
+    def _read_key(self, key: bytes) -> _Loaded:
+        """In a thread. The feed's number is read first: what comes after it is at least as new."""
+        with storage.reading(self._engine) as connection:
+            seq = store.latest_change(connection)
+            found = store.key_by_hash(connection, key)
+            if found is None:
+                return _Loaded(seq, None, None, Sums())
+            return _Loaded(seq, *found, ledger.sums(connection, found[1].id))
+
+    def _remember(self, key: bytes, loaded: _Loaded) -> None:
+        if loaded.key is None or loaded.account is None:
+            self._refuse(key, "")
+        elif loaded.key.revoked_at is not None:
+            self._refuse(key, f"The API key {loaded.key.masked} has been revoked.")
+        elif key not in self._known:
+            if len(self._known) >= self._settings.keys_cached_max:
+                self._evict()
+            self._known[key] = Principal(loaded.key.id, self._account(loaded.account, loaded.sums), loaded.seq)
+
+    def _refuse(self, key: bytes, message: str) -> None:
+        if len(self._refused) >= self._settings.unknown_keys_cached_max:
+            self._refused.popitem(last=False)
+        self._refused[key] = message
+
+    def _evict(self) -> None:
+        """Drop the oldest key that was not used since it was last looked at (second chance: a hit moves nothing)."""
+        for _ in range(CHANCES_MAX):
+            key, principal = self._known.popitem(last=False)
+            if not principal.recently_used:
+                return
+            principal.recently_used = False
+            self._known[key] = principal
+        self._known.popitem(last=False)
+
+    def _account(self, row: AccountRow, sums: Sums) -> Account:
+        account = self._accounts.get(row.id)
+        if account is None:
+            account = Account(
+                id=row.id,
+                tier=row.tier,
+                rpm=row.rpm,
+                rpd=row.rpd,
+                concurrency=row.concurrency,
+                suspended=row.suspended,
+                granted_nanousd=sums.credits_nanousd,
+                charged_nanousd=sums.debits_nanousd,
+            )
+            self._accounts[row.id] = account
+        else:
+            _update(account, row, sums)
+        return account
+
+    def _read_changes(self) -> list[store.Change]:
+        with storage.reading(self._engine) as connection:
+            return store.changes_since(connection, self._seq, CHANGES_PER_POLL)
+
+    def _forget(self, changes: list[store.Change]) -> None:
+        for change in changes:
+            if change.kind == schema.KEY_CHANGED:
+                key = bytes.fromhex(change.subject)
+                self._refused.pop(key, None)
+                principal = self._known.get(key)
+                if principal is not None and principal.seq < change.seq:
+                    del self._known[key]
+            elif change.kind == schema.ACCOUNT_CHANGED:
+                self._stale_accounts.add(change.subject)
+            self._seq = change.seq
+
+    async def _refresh_accounts(self) -> None:
+        stale = [name for name in self._stale_accounts if name in self._accounts]
+        if stale:
+            for row, sums in await asyncio.to_thread(self._read_accounts, stale):
+                account = self._accounts.get(row.id)
+                if account is not None:
+                    _update(account, row, sums)
+        self._stale_accounts.clear()
+
+    def _read_accounts(self, account_ids: list[str]) -> list[tuple[AccountRow, Sums]]:
+        with storage.reading(self._engine) as connection:
+            rows = [store.account_by_id(connection, account_id) for account_id in account_ids]
+            return [(row, ledger.sums(connection, row.id)) for row in rows if row is not None]
+
+
+def _update(account: Account, row: AccountRow, sums: Sums) -> None:
+    account.tier = row.tier
+    account.rpm, account.rpd, account.concurrency = row.rpm, row.rpd, row.concurrency
+    account.suspended = row.suspended
+    account.granted_nanousd = sums.credits_nanousd
+
+
+def _incorrect(token: bytes) -> Unauthenticated:
+    return Unauthenticated(f"Incorrect API key provided: {rules.masked_unknown(token)}.")

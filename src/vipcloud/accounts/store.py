@@ -1,0 +1,254 @@
+"""Named queries for accounts and keys. Callers bring a connection: `storage.engine.writing` for what changes things.
+
+Each write adds to the change feed in its own transaction, so that a gateway's directory learns of it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, func, insert, select, update
+
+from vipcloud.accounts import rules
+from vipcloud.storage import schema
+
+_account, _key, _change = schema.account, schema.api_key, schema.change
+RandomBytes = Callable[[int], bytes]
+
+
+class AccountsError(Exception):
+    """What was asked of accounts or keys cannot be done. The text is for the operator."""
+
+
+class AccountExists(AccountsError):
+    """The e-mail address has an account."""
+
+
+class AccountNotFound(AccountsError):
+    """No account has this e-mail address or id."""
+
+
+class KeyNotFound(AccountsError):
+    """No key has this id or this beginning, or it is not that key."""
+
+
+class AmbiguousKey(AccountsError):
+    """Several keys begin like this."""
+
+
+class InvalidInput(AccountsError):
+    """An e-mail address, a name or a limit is not one."""
+
+
+class AccountRow(NamedTuple):
+    """An account as stored. Limits: None takes the tier's, 0 is no limit. `created_at`: seconds since 1970."""
+
+    id: str
+    email: str
+    tier: str
+    rpm: int | None
+    rpd: int | None
+    concurrency: int | None
+    suspended: bool
+    created_at: float
+
+
+class KeyRow(NamedTuple):
+    """A key as stored: its hash, never itself. `masked` is for people. `…_at`: seconds since 1970."""
+
+    id: str
+    account_id: str
+    hash: bytes
+    masked: str
+    name: str
+    created_at: float
+    revoked_at: float | None
+
+
+class NewKey(NamedTuple):
+    """A key just made; `plaintext` is shown once and kept nowhere."""
+
+    plaintext: str
+    row: KeyRow
+
+
+class Change(NamedTuple):
+    """One line of the change feed; `kind` and `subject` as in `storage.schema`."""
+
+    seq: int
+    kind: str
+    subject: str
+
+
+def create_account(
+    connection: Connection,
+    email: str,
+    created_at: float,
+    random_bytes: RandomBytes,
+    *,
+    tier: str = "payg",
+    rpm: int | None = None,
+    rpd: int | None = None,
+    concurrency: int | None = None,
+) -> AccountRow:
+    """A new account without credit. Raises AccountExists and InvalidInput; that the tier exists is the caller's."""
+    email = _email(email)
+    _check_limits(rpm, rpd, concurrency)
+    if connection.scalar(select(_account.c.id).where(_account.c.email == email)) is not None:
+        raise AccountExists(f"{email} has an account already.")
+    row = AccountRow(
+        id=_new_id("acct", random_bytes),
+        email=email,
+        tier=tier,
+        rpm=rpm,
+        rpd=rpd,
+        concurrency=concurrency,
+        suspended=False,
+        created_at=created_at,
+    )
+    connection.execute(insert(_account).values(row._asdict()))
+    schema.announce(connection, schema.ACCOUNT_CHANGED, row.id)
+    return row
+
+
+def find_account(connection: Connection, email: str) -> AccountRow:
+    """The account of an e-mail address in any case. Raises AccountNotFound and InvalidInput."""
+    email = _email(email)
+    row = connection.execute(select(_account).where(_account.c.email == email)).one_or_none()
+    if row is None:
+        raise AccountNotFound(f"{email} has no account; `vipcloud accounts create {email}` makes one.")
+    return AccountRow(*row)
+
+
+def account_by_id(connection: Connection, account_id: str) -> AccountRow | None:
+    """The account with this id; None if there is none."""
+    row = connection.execute(select(_account).where(_account.c.id == account_id)).one_or_none()
+    return AccountRow(*row) if row else None
+
+
+def list_accounts(connection: Connection) -> list[AccountRow]:
+    """All accounts, oldest first."""
+    return [AccountRow(*row) for row in connection.execute(select(_account).order_by(_account.c.created_at))]
+
+
+def set_limits(
+    connection: Connection, account_id: str, *, tier: str, rpm: int | None, rpd: int | None, concurrency: int | None
+) -> None:
+    """Replace an account's tier and its own limits. Raises AccountNotFound and InvalidInput."""
+    _check_limits(rpm, rpd, concurrency)
+    _update_account(connection, account_id, {"tier": tier, "rpm": rpm, "rpd": rpd, "concurrency": concurrency})
+
+
+def set_suspended(connection: Connection, account_id: str, *, suspended: bool) -> None:
+    """Close an account to requests, or open it again. Raises AccountNotFound."""
+    _update_account(connection, account_id, {"suspended": suspended})
+
+
+def create_key(
+    connection: Connection, account_id: str, created_at: float, random_bytes: RandomBytes, name: str = ""
+) -> NewKey:
+    """A new key for an account; the only moment at which it can be read. Raises AccountNotFound and InvalidInput."""
+    if account_by_id(connection, account_id) is None:
+        raise AccountNotFound(f"No account has the id {account_id}.")
+    try:
+        name = rules.normal_name(name)
+    except ValueError as error:
+        raise InvalidInput(f"{error}.".capitalize()) from error
+    plaintext = rules.mint(random_bytes(rules.RANDOM_BYTES))
+    row = KeyRow(
+        id=_new_id("key", random_bytes),
+        account_id=account_id,
+        hash=rules.key_hash(plaintext.encode()),
+        masked=rules.masked(plaintext),
+        name=name,
+        created_at=created_at,
+        revoked_at=None,
+    )
+    connection.execute(insert(_key).values(row._asdict()))
+    schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
+    return NewKey(plaintext, row)
+
+
+def list_keys(connection: Connection, account_id: str | None = None) -> list[KeyRow]:
+    """Keys of one account or of all, revoked ones included, oldest first."""
+    query = select(_key).order_by(_key.c.created_at, _key.c.id)
+    return _keys(connection, query if account_id is None else query.where(_key.c.account_id == account_id))
+
+
+def revoke_key(connection: Connection, reference: str, revoked_at: float) -> KeyRow:
+    """Revoke a key named by its id, itself, or as shown (`vc-sk-7Qm2…f9Kd`, or the part before the dots).
+
+    Revoking it again changes nothing. Raises KeyNotFound and AmbiguousKey.
+    """
+    row = _find_key(connection, reference.strip())
+    if row.revoked_at is not None:
+        return row
+    connection.execute(update(_key).where(_key.c.id == row.id).values(revoked_at=revoked_at))
+    schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
+    return row._replace(revoked_at=revoked_at)
+
+
+def key_by_hash(connection: Connection, key_hash: bytes) -> tuple[KeyRow, AccountRow] | None:
+    """The key with this SHA-256 and its account; None if there is none. Revoked and suspended ones come too."""
+    row = connection.execute(select(_key, _account).join(_account).where(_key.c.hash == key_hash)).one_or_none()
+    if row is None:
+        return None
+    values = tuple(row)
+    width = len(KeyRow._fields)
+    return KeyRow(*values[:width]), AccountRow(*values[width:])
+
+
+def latest_change(connection: Connection) -> int:
+    """The number of the last line of the change feed; 0 before the first."""
+    return connection.scalar(select(func.max(_change.c.seq))) or 0
+
+
+def changes_since(connection: Connection, seq: int, rows_max: int = 1000) -> list[Change]:
+    """The lines of the change feed after `seq`, in order, at most `rows_max`."""
+    query = select(_change).where(_change.c.seq > seq).order_by(_change.c.seq).limit(rows_max)
+    return [Change(*row) for row in connection.execute(query)]
+
+
+def _find_key(connection: Connection, reference: str) -> KeyRow:
+    if rules.well_formed(reference):
+        found = _keys(connection, select(_key).where(_key.c.hash == rules.key_hash(reference.encode())))
+    elif reference.startswith(rules.PREFIX):
+        shown = reference if "…" in reference else f"{reference}…"
+        found = _keys(connection, select(_key).where(_key.c.masked.startswith(shown, autoescape=True)))
+    else:
+        found = _keys(connection, select(_key).where(_key.c.id == reference))
+    if not found:
+        raise KeyNotFound(
+            "No such key: give its id, the key itself, or its beginning as `vipcloud keys list` shows it."
+        )
+    if len(found) > 1:
+        raise AmbiguousKey(
+            f"{len(found)} keys look like {reference}; use the id: {', '.join(row.id for row in found)}."
+        )
+    return found[0]
+
+
+def _keys(connection: Connection, query: Select[Any]) -> list[KeyRow]:
+    return [KeyRow(*row) for row in connection.execute(query)]
+
+
+def _update_account(connection: Connection, account_id: str, values: dict[str, object]) -> None:
+    if connection.execute(update(_account).where(_account.c.id == account_id).values(values)).rowcount == 0:
+        raise AccountNotFound(f"No account has the id {account_id}.")
+    schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
+
+
+def _check_limits(rpm: int | None, rpd: int | None, concurrency: int | None) -> None:
+    for name, limit in (("rpm", rpm), ("rpd", rpd), ("concurrency", concurrency)):
+        if limit is not None and not 0 <= limit < 2**31:
+            raise InvalidInput(f"{name} must be 0 (no limit) or above, and below 2147483648.")
+
+
+def _email(text: str) -> str:
+    try:
+        return rules.normal_email(text)
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
+
+
+def _new_id(kind: str, random_bytes: RandomBytes) -> str:
+    return f"{kind}_{rules.encode(random_bytes(32), 16)}"

@@ -1,0 +1,278 @@
+"""The append-only record between the gateway and the books: one row of files per worker.
+
+    DIR/{worker}-{number}.journal      numbers rise; the highest is live, the others are closed
+    DIR/{worker}.lock                  held while the worker runs
+    file   = frame*
+    frame  = length u32 LE | CRC-32 of payload u32 LE | payload (a record as a msgpack array; 1 to 65535 bytes)
+
+A frame reaches the file by `write(2)` before the call that promised it returns, so it survives the death of the
+process; a power cut may cost what the kernel had not yet put on the disk. A file that was cut ends in a torn frame: no
+valid frame begins after it. A bad frame with a valid one after it is damage, and is told apart by looking for one.
+
+A new process never appends to an old file: its number is above every number that was used before. No prompt and no
+completion text is in any record.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from struct import Struct as Layout
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from vipcloud.clock import Clock
+
+RECORD_BYTES_MAX = 65_535
+FILE_BYTES_MAX = 64 * 1024 * 1024
+_HEADER = Layout("<II")
+_NAME = re.compile(r"(?P<worker>[a-z0-9]+)-(?P<number>\d{12})\.journal")
+
+
+class JournalError(Exception):
+    """The journal cannot be written or read. While writing fails no new request may be admitted."""
+
+
+class Opened(msgspec.Struct, array_like=True, tag="opened", frozen=True, gc=False):
+    """A request was admitted with a hold. `opened_at` is seconds since 1970."""
+
+    request_id: str
+    account_id: str
+    key_id: str | None
+    model: str
+    hold_nanousd: int
+    opened_at: float
+
+
+class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True, gc=False):
+    """How a request ended: its usage row, and the charge that the bookkeeper posts.
+
+    The fields are the columns of `usage`, in their order. New fields go to the end of both, with a default. `outcome`
+    is the gateway's word for the end state; `cost_nanousd` is what we pay upstream; `started_at` is seconds since 1970.
+    """
+
+    request_id: str
+    account_id: str
+    key_id: str | None
+    model: str
+    provider: str | None
+    upstream_model: str | None
+    streamed: bool
+    outcome: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    estimated: bool
+    charge_nanousd: int
+    cost_nanousd: int
+    started_at: float
+    duration_ms: int
+    first_token_ms: int | None
+    attempts: int
+
+
+Record = Opened | Settled
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Record).decode
+_pack = _HEADER.pack
+
+
+def frame(record: Record) -> bytes:
+    """`record` as it stands in the file."""
+    payload = _encode(record)
+    assert len(payload) <= RECORD_BYTES_MAX, "no field of a record holds text of a caller's length"
+    return _pack(len(payload), crc32(payload)) + payload
+
+
+class Parsed(NamedTuple):
+    """The records at the beginning of some bytes, and where the first frame begins that is incomplete, bad or unknown.
+
+    `unknown`: the frame there is sound, but its record is of no kind that this version knows.
+    """
+
+    records: list[Record]
+    end: int
+    unknown: bool
+
+
+def parse(data: bytes) -> Parsed:
+    """The records at the beginning of `data`, as far as its frames are whole and sound."""
+    records: list[Record] = []
+    at, size, unpack = 0, len(data), _HEADER.unpack_from
+    while at + 8 <= size:
+        length, checksum = unpack(data, at)
+        end = at + 8 + length
+        # A length of 0 is never written: a run of zero bytes, as a power cut leaves them, is not a frame.
+        if not 0 < length <= RECORD_BYTES_MAX or end > size:
+            break
+        payload = data[at + 8 : end]
+        if crc32(payload) != checksum:
+            break
+        try:
+            records.append(_decode(payload))
+        except msgspec.DecodeError:
+            return Parsed(records, at, unknown=True)
+        at = end
+    return Parsed(records, at, unknown=False)
+
+
+def next_frame(data: bytes, start: int) -> int | None:
+    """Where the first valid frame at or after `start` begins; None if there is none: then `data` ends torn."""
+    # The upper half of every frame's length is zero, and so two zero bytes stand where a frame may begin.
+    at = data.find(b"\0\0", start + 2) - 2
+    while at >= start and at + 8 < len(data):
+        length, checksum = _HEADER.unpack_from(data, at)
+        end = at + 8 + length
+        if 0 < length <= RECORD_BYTES_MAX and end <= len(data) and crc32(memoryview(data)[at + 8 : end]) == checksum:
+            return at
+        at = data.find(b"\0\0", at + 3) - 2
+    return None
+
+
+class JournalFile(NamedTuple):
+    """One file of the journal, as its name tells."""
+
+    path: Path
+    worker: str
+    number: int
+    live: bool
+
+
+def files(directory: Path) -> list[JournalFile]:
+    """Every journal file in `directory`, each worker's in the order they were written."""
+    named = [match for name in sorted(os.listdir(directory)) if (match := _NAME.fullmatch(name))]
+    newest = {match["worker"]: match["number"] for match in named}
+    return [
+        JournalFile(
+            directory / match[0], match["worker"], int(match["number"]), match["number"] == newest[match["worker"]]
+        )
+        for match in named
+    ]
+
+
+class Journal:
+    """One worker's end of the journal. Raises JournalError if the folder cannot be written or another process has it.
+
+    Not thread-safe: it belongs to one event loop. `call_soon` is the loop's. A record given to `append` is written in
+    the same turn of the loop, together with all others of that turn; `append_now` returns when its record, and all
+    before it, have reached the file.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock: Clock,
+        *,
+        worker: str = "gateway",
+        file_bytes_max: int = FILE_BYTES_MAX,
+    ) -> None:
+        assert _NAME.fullmatch(f"{worker}-{0:012d}.journal"), "a worker's name is small letters and digits"
+        self._directory = directory
+        self._call_soon = call_soon
+        self._clock = clock
+        self._worker = worker
+        self._file_bytes_max = file_bytes_max
+        self._pending: list[bytes] = []
+        self._scheduled = False
+        self._failure: OSError | None = None
+        self._file = -1
+        self._number = 0
+        self._size = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / f"{worker}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"The journal folder {directory} cannot be written: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._rotate()
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise JournalError(f"Another process writes the journal in {directory}; stop it first.") from error
+        except OSError as error:
+            os.close(self._lock)
+            raise JournalError(f"The journal folder {directory} cannot be written: {error.strerror}.") from error
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write failed. The next append tries again."""
+        return self._failure is not None
+
+    def append(self, record: Record) -> None:
+        """Write `record` soon. Raises JournalError, and does not take it, while writing fails: admit no request."""
+        if self._failure is not None:
+            self._write_pending()
+        self._pending.append(frame(record))
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._flush)
+
+    def append_now(self, record: Record) -> None:
+        """Write `record` and all before it. Raises JournalError when that fails.
+
+        The record is kept then and goes out with the next write that succeeds; do not append it again.
+        """
+        self._pending.append(frame(record))
+        self._write_pending()
+
+    def close(self) -> None:
+        """Write what is left and give the folder back. Raises JournalError if the last write failed."""
+        try:
+            self._write_pending()
+        finally:
+            os.close(self._file)
+            os.close(self._lock)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        try:
+            self._write_pending()
+        except JournalError:
+            return  # `failing` says so, and the next append raises
+
+    def _write_pending(self) -> None:
+        pending = self._pending
+        if not pending:
+            return
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        try:
+            if self._size >= self._file_bytes_max:
+                self._rotate()
+            written = os.write(self._file, data)
+            if written != len(data):
+                self._write_rest(data[written:])
+        except OSError as error:
+            self._failure = error
+            self._repair()
+            raise JournalError(f"The journal cannot be written: {error.strerror}.") from error
+        self._size += len(data)
+        self._failure = None
+        pending.clear()
+
+    def _write_rest(self, data: bytes) -> None:
+        """A full disk may take part of a write; the next attempt tells why."""
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def _repair(self) -> None:
+        """Cut off what a failed write left, so that the frames after it can be read; or else begin a new file."""
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            self._size = self._file_bytes_max
+
+    def _rotate(self) -> None:
+        """Begin a new file. Its number is at least the hour in seconds: unique even in a folder that was emptied,
+        whose old names the books still know."""
+        own = [file.number for file in files(self._directory) if file.worker == self._worker]
+        number = max([int(self._clock.wall_s()), self._number + 1, *(number + 1 for number in own)])
+        path = self._directory / f"{self._worker}-{number:012d}.journal"
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._number, self._size = opened, number, 0

@@ -1,0 +1,115 @@
+"""Opening the store, reading it and writing it. The only module that knows which database is underneath.
+
+SQL is never on the hot path, so everything here is synchronous: the gateway calls it from a thread, on a cache miss
+or a change. SQLite runs with a write-ahead log (readers never wait for the writer), `synchronous=FULL` (a commit is on
+the disk), foreign keys, and `recursive_triggers` (without it `INSERT OR REPLACE` would slip past delete triggers).
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from vipcloud.errors import SettingsError
+
+BUSY_TIMEOUT_S = 10.0
+WAL_ATTEMPTS_MAX = 100
+WAL_PAUSE_S = 0.05
+_WRITES = "vipcloud_writes"
+
+
+def open_engine(where: str | Path) -> Engine:
+    """An engine for a SQLAlchemy URL or a file's path; the file's folder is made. Raises SettingsError.
+
+    Nothing is connected yet; an unreachable store shows as SQLAlchemy's OperationalError at first use.
+    """
+    url = _url(where)
+    if url.get_backend_name() != "sqlite":
+        raise SettingsError(f"store.url begins with {url.drivername}://; only sqlite:/// is supported.")
+    if not url.database or url.database == ":memory:":
+        raise SettingsError("store.url must name a file, such as sqlite:///data/vipcloud.db: books in memory are lost.")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view of the store, for reading."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that takes the writer's place at its beginning; commits at the end, rolls back on an error.
+
+    A transaction that reads first and writes later would fail on SQLite when another writer came between.
+    """
+    with engine.connect() as connection:
+        connection.execution_options(**{_WRITES: True})
+        with connection.begin():
+            yield connection
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows, each a value per column in the table's order, at the driver's own speed.
+
+    SQLAlchemy's execution of the same statement costs twice as much per row (measured: 7.4 against 3.5 µs for 19
+    columns); it is taken where a driver has no parameters by position. Values must be what the driver stores.
+    """
+    if not rows:
+        return
+    statement = insert(table)
+    compiled = statement.compile(dialect=connection.dialect)
+    if compiled.positiontup is None:
+        names = table.columns.keys()
+        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        connection.exec_driver_sql(compiled.string, list(rows))
+
+
+def _url(where: str | Path) -> URL:
+    if isinstance(where, Path) or "://" not in where:
+        return URL.create("sqlite", database=str(where))
+    try:
+        return make_url(where)
+    except ArgumentError as error:
+        raise SettingsError("store.url is not a database URL such as sqlite:///data/vipcloud.db.") from error
+
+
+def _prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin` does
+    _write_ahead(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch the file to its write-ahead log, once in its life.
+
+    SQLite does not apply the busy time-out to this switch, so processes that open a new file at once must try again.
+    """
+    for attempt in range(WAL_ATTEMPTS_MAX):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == WAL_ATTEMPTS_MAX - 1:
+                raise
+            time.sleep(WAL_PAUSE_S)
+        else:
+            return
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

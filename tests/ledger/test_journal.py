@@ -1,0 +1,263 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vipcloud.clock import ManualClock
+from vipcloud.ledger import journal
+from vipcloud.ledger.journal import Journal, JournalError, Opened, Record, Settled
+
+text = st.text(st.characters(codec="utf-8"), max_size=40)
+count = st.integers(0, 2**53)
+settled = st.builds(
+    Settled,
+    text,
+    text,
+    st.none() | text,
+    text,
+    st.none() | text,
+    st.none() | text,
+    st.booleans(),
+    text,
+    count,
+    count,
+    count,
+    count,
+    st.booleans(),
+    count,
+    count,
+    st.floats(0, 2e9),
+    count,
+    st.none() | count,
+    count,
+)
+opened = st.builds(Opened, text, text, st.none() | text, text, count, st.floats(0, 2e9))
+records = st.lists(settled | opened, min_size=1, max_size=5)
+
+
+def request(number: int) -> Opened:
+    return Opened(f"req_{number}", "acct_1", "key_1", "deepseek-chat", 5, 7.0)
+
+
+class Turns:
+    """An event loop's `call_soon`, run by hand."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def run(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+def written(directory: Path) -> list[Record]:
+    found = []
+    for file in journal.files(directory):
+        data = file.path.read_bytes()
+        parsed = journal.parse(data)
+        assert parsed.end == len(data)
+        found += parsed.records
+    return found
+
+
+@given(records)
+def test_what_is_written_is_read(given_records: list[Record]) -> None:
+    data = b"".join(map(journal.frame, given_records))
+    assert journal.parse(data) == journal.Parsed(given_records, len(data), unknown=False)
+
+
+@given(records)
+def test_a_cut_at_any_byte_loses_the_last_record_only(given_records: list[Record]) -> None:
+    last = journal.frame(given_records[-1])
+    before = b"".join(map(journal.frame, given_records[:-1]))
+    for cut in range(len(last)):
+        data = before + last[:cut]
+        assert journal.parse(data) == journal.Parsed(given_records[:-1], len(before), unknown=False)
+        assert journal.next_frame(data[len(before) :], 1) is None, "a torn tail is not taken for damage"
+        if any(last[cut:]):
+            assert journal.parse(data + bytes(99)).end == len(before), "nor are a power cut's zeros read as records"
+
+
+@given(records, st.data())
+def test_a_flipped_byte_is_found_and_what_follows_it_is_not_lost(
+    given_records: list[Record], data: st.DataObject
+) -> None:
+    frames = [journal.frame(record) for record in given_records]
+    at = data.draw(st.integers(0, len(frames[0]) - 1))
+    flipped = bytearray(b"".join(frames))
+    flipped[at] ^= data.draw(st.integers(1, 255))
+    assert journal.parse(bytes(flipped)) == journal.Parsed([], 0, unknown=False)
+    assert journal.next_frame(bytes(flipped), 1) == (len(frames[0]) if len(frames) > 1 else None)
+
+
+def test_a_record_of_a_later_version_is_named_not_skipped() -> None:
+    sound = journal.frame(request(1))
+    payload = b"\x92\xa7unknown\x01"
+    strange = len(payload).to_bytes(4, "little") + journal.crc32(payload).to_bytes(4, "little") + payload
+    assert journal.parse(sound + strange + sound) == journal.Parsed([request(1)], len(sound), unknown=True)
+
+
+def test_the_records_of_one_turn_go_out_in_one_write(tmp_path: Path, turns: Turns) -> None:
+    book = Journal(tmp_path, turns, ManualClock())
+    for number in range(3):
+        book.append(request(number))
+    assert written(tmp_path) == []
+    assert len(turns.waiting) == 1
+    turns.run()
+    assert written(tmp_path) == [request(number) for number in range(3)]
+    book.append(request(3))
+    turns.run()
+    book.append(request(4))
+    book.close()
+    turns.run()
+    assert written(tmp_path) == [request(number) for number in range(5)]
+
+
+def test_a_record_that_must_be_there_now_takes_the_earlier_ones_with_it(tmp_path: Path, turns: Turns) -> None:
+    book = Journal(tmp_path, turns, ManualClock())
+    book.append(request(1))
+    book.append_now(request(2))
+    assert written(tmp_path) == [request(1), request(2)]
+    turns.run()
+    assert written(tmp_path) == [request(1), request(2)]
+    book.close()
+
+
+def test_a_full_file_is_followed_by_another(tmp_path: Path, turns: Turns) -> None:
+    book = Journal(tmp_path, turns, ManualClock(1_795_000_000), file_bytes_max=200)
+    for number in range(10):
+        book.append_now(request(number))
+    book.close()
+    found = journal.files(tmp_path)
+    assert [file.number for file in found] == list(range(1_795_000_000, 1_795_000_000 + len(found)))
+    assert [file.live for file in found] == [False] * (len(found) - 1) + [True]
+    assert all(file.path.stat().st_size < 300 for file in found)
+    assert written(tmp_path) == [request(number) for number in range(10)]
+
+
+def test_a_new_process_writes_a_new_file_whatever_the_clock_says(tmp_path: Path, turns: Turns) -> None:
+    for wall_s in (1000, 1000, 5, 2000):
+        book = Journal(tmp_path, turns, ManualClock(wall_s))
+        book.append_now(request(wall_s))
+        book.close()
+    assert [file.number for file in journal.files(tmp_path)] == [1000, 1001, 1002, 2000]
+    for file in journal.files(tmp_path):
+        file.path.unlink()
+    Journal(tmp_path, turns, ManualClock(3000)).close()
+    assert [file.number for file in journal.files(tmp_path)] == [3000]
+
+
+def test_each_worker_has_files_of_its_own(tmp_path: Path, turns: Turns) -> None:
+    workers = [Journal(tmp_path, turns, ManualClock(1), worker=f"w{n}") for n in range(2)]
+    (tmp_path / "notes.txt").write_text("not a journal file")
+    assert [(file.worker, file.live) for file in journal.files(tmp_path)] == [("w0", True), ("w1", True)]
+    for worker in workers:
+        worker.close()
+
+
+def test_a_folder_has_one_writer_per_worker(tmp_path: Path, turns: Turns) -> None:
+    first = Journal(tmp_path, turns, ManualClock())
+    with pytest.raises(JournalError, match="Another process writes the journal"):
+        Journal(tmp_path, turns, ManualClock())
+    assert len(journal.files(tmp_path)) == 1
+    first.close()
+    Journal(tmp_path, turns, ManualClock()).close()
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path, turns: Turns) -> None:
+    (tmp_path / "journal").write_text("a file where the folder should be")
+    with pytest.raises(JournalError, match="cannot be written: File exists"):
+        Journal(tmp_path / "journal", turns, ManualClock())
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int], None]]:
+    """Sets how large a file of this process may get: a disk that is full at a byte of our choice (EFBIG)."""
+    old, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (old if size < 0 else size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (old, hard))
+    signal.signal(signal.SIGXFSZ, signal_before)
+
+
+def test_a_disk_that_fills_up_at_any_byte_stops_admission_and_corrupts_nothing(
+    tmp_path: Path, turns: Turns, file_size_limit: Callable[[int], None]
+) -> None:
+    one = len(journal.frame(request(1)))
+    for room in range(1, 3 * one):
+        directory = tmp_path / str(room)
+        book = Journal(directory, turns, ManualClock())
+        book.append_now(request(1))
+        book.append(request(2))
+        file_size_limit(one + room)
+        if room < 2 * one:
+            with pytest.raises(JournalError, match="The journal cannot be written: File too large"):
+                book.append_now(request(3))
+            assert book.failing
+            assert written(directory) == [request(1)]
+            if room < one:
+                with pytest.raises(JournalError):
+                    book.append(request(4))
+        else:
+            book.append_now(request(3))
+        file_size_limit(-1)
+        turns.run()
+        book.append_now(request(5))
+        assert not book.failing
+        assert written(directory) == [request(1), request(2), request(3), request(5)]
+        book.close()
+
+
+def test_a_failed_write_in_the_background_shows_at_the_next_append(
+    tmp_path: Path, turns: Turns, file_size_limit: Callable[[int], None]
+) -> None:
+    book = Journal(tmp_path, turns, ManualClock())
+    file_size_limit(10)
+    book.append(request(1))
+    assert not book.failing
+    turns.run()
+    assert book.failing
+    with pytest.raises(JournalError):
+        book.append(request(2))
+    file_size_limit(-1)
+    book.append(request(3))
+    turns.run()
+    assert not book.failing
+    assert written(tmp_path) == [request(1), request(3)]
+    book.close()
+
+
+def test_a_killed_process_has_what_it_promised_on_record(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from vipcloud.clock import SystemClock
+from vipcloud.ledger.journal import Journal, Opened
+book = Journal(Path(sys.argv[1]), lambda callback: None, SystemClock())
+for number in range(100):
+    book.append_now(Opened(f"req_{number}", "acct_1", "key_1", "deepseek-chat", 5, 7.0))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=20, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert written(tmp_path) == [request(number) for number in range(100)]
+
+
+def test_files_can_be_read_by_nobody_else(tmp_path: Path, turns: Turns) -> None:
+    Journal(tmp_path, turns, ManualClock()).close()
+    assert {os.stat(path).st_mode & 0o077 for path in tmp_path.iterdir()} == {0}

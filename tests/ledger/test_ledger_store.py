@@ -1,0 +1,136 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from vipcloud.ledger import rules, store
+from vipcloud.ledger.journal import Settled
+from vipcloud.ledger.rules import Sums
+from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD
+from vipcloud.storage import engine as storage
+from vipcloud.storage import migrate, schema
+
+USAGE = Settled(
+    request_id="req_1",
+    account_id="a",
+    key_id="key_1",
+    model="deepseek-chat",
+    provider="deepseek",
+    upstream_model="deepseek-chat",
+    streamed=True,
+    outcome="complete",
+    prompt_tokens=1234,
+    cached_tokens=200,
+    completion_tokens=567,
+    reasoning_tokens=0,
+    estimated=False,
+    charge_nanousd=1_102_630,
+    cost_nanousd=958_808,
+    started_at=1_795_000_000.125,
+    duration_ms=2345,
+    first_token_ms=None,
+    attempts=1,
+)
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = storage.open_engine(tmp_path / "books.db")
+    migrate.upgrade(engine)
+    with storage.writing(engine) as connection:
+        yield connection
+    engine.dispose()
+
+
+def book(connection: Connection, *settled: Settled) -> None:
+    charges = [
+        rules.charge(each.request_id, each.account_id, each.charge_nanousd, each.started_at)
+        for each in settled
+        if each.charge_nanousd
+    ]
+    store.post_usage(connection, [msgspec.structs.astuple(each) for each in settled], charges)
+
+
+def test_the_columns_of_usage_are_the_fields_of_the_record() -> None:
+    assert tuple(schema.usage.columns.keys()) == Settled.__struct_fields__
+
+
+def test_the_columns_of_transfer_are_the_fields_of_the_transfer() -> None:
+    assert tuple(schema.transfer.columns.keys()) == rules.Transfer._fields
+
+
+def test_a_balance_is_granted_less_charged(connection: Connection) -> None:
+    assert store.balance(connection, "a") == 0
+    store.grant(connection, "welcome", "a", NanoUSD(5_000_000_000), 0.0)
+    store.grant(connection, "more", "a", NanoUSD(1), 0.0)
+    store.grant(connection, "other", "b", NanoUSD(7), 0.0)
+    book(connection, USAGE, msgspec.structs.replace(USAGE, request_id="req_free", charge_nanousd=0))
+    assert store.sums(connection, "a") == Sums(debits_nanousd=1_102_630, credits_nanousd=5_000_000_001)
+    assert store.balance(connection, "a") == 5_000_000_001 - 1_102_630
+    assert store.balance(connection, "b") == 7
+    assert store.differences(connection) == []
+
+
+def test_a_grant_is_given_once_and_announced(connection: Connection) -> None:
+    store.grant(connection, "welcome", "a", NanoUSD(5), 0.0)
+    with pytest.raises(store.AlreadyPosted, match="The grant welcome is in the books already"):
+        store.grant(connection, "welcome", "a", NanoUSD(5), 0.0)
+    assert store.balance(connection, "a") == 5
+    assert connection.execute(text("SELECT kind, subject FROM change")).all() == [("account", "a")]
+
+
+def test_amounts_that_no_ledger_holds_are_refused(connection: Connection) -> None:
+    with pytest.raises(store.LedgerError, match=r"above \$0"):
+        store.grant(connection, "none", "a", NanoUSD(0), 0.0)
+    store.grant(connection, "all", "a", NanoUSD(AMOUNT_NANOUSD_MAX), 0.0)
+    with pytest.raises(store.LedgerError, match="more than the ledger can hold"), connection.begin_nested():
+        store.grant(connection, "one more", "b", NanoUSD(1), 0.0)
+    assert store.balance(connection, "a") == AMOUNT_NANOUSD_MAX
+    assert store.differences(connection) == []
+
+
+def test_a_request_is_posted_at_most_once(connection: Connection) -> None:
+    book(connection, USAGE)
+    with pytest.raises(IntegrityError), connection.begin_nested():
+        book(connection, USAGE)
+    assert store.sums(connection, "a").debits_nanousd == USAGE.charge_nanousd
+    assert store.booked_requests(connection, ["req_1", *(f"req_x{n}" for n in range(1200))]) == {"req_1"}
+
+
+def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection) -> None:
+    records = [
+        msgspec.structs.replace(USAGE, request_id=f"req_{n}", account_id="ab"[n % 2], started_at=float(n))
+        for n in range(6)
+    ]
+    book(connection, *records)
+    assert store.recent_usage(connection) == records[::-1]
+    assert store.recent_usage(connection, "b", rows_max=2) == [records[5], records[3]]
+    assert store.usage_of(connection, "req_3") == records[3]
+    assert type(records[3].streamed) is type(store.recent_usage(connection)[0].streamed) is bool
+    assert store.usage_of(connection, "req_9") is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("UPDATE balance SET debits_nanousd = 1 WHERE ledger_account = 'customer:a'", "customer:a: the balance says"),
+        ("DELETE FROM balance WHERE ledger_account = 'promo'", "promo: the balance says"),
+        ("UPDATE usage SET charge_nanousd = 1", "request req_1: its usage row and its charge differ"),
+        ("DELETE FROM usage", "request req_1: its usage row and its charge differ"),
+        (
+            "INSERT INTO usage SELECT 'req_2', account_id, key_id, model, provider, upstream_model, streamed, outcome, "
+            "0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1 FROM usage",
+            "request req_2: its usage row and its charge differ",
+        ),
+    ],
+)
+def test_books_that_are_wrong_are_found_out(connection: Connection, sql: str, says: str) -> None:
+    store.grant(connection, "welcome", "a", NanoUSD(5_000_000_000), 0.0)
+    book(connection, USAGE)
+    assert store.differences(connection) == []
+    connection.execute(text(sql))
+    [found] = store.differences(connection)
+    assert found.startswith(says)
