@@ -268,30 +268,68 @@ def read_reply(
     `stops` are strings that the upstream does not look for itself. Raises what `classify` makes of an error in the
     body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
     """
-    data = body.strip()
-    if data.startswith(b"data:"):
-        data = data[5:].strip()
     try:
-        wire = decode(data)
+        wire = _decode_body(body)
         if reports_error(wire):
-            raise classify(payload(data)).error()
+            raise classify(payload(_bare(body))).error()
         if not wire.choices:
-            raise _no_choices(payload(data), classify)
+            raise _no_choices(payload(_bare(body)), classify)
     except Malformed as error:
         raise UpstreamFailed("The provider's answer could not be read.") from error
-    choices = [
-        _read_choice(choice, position, id, classify, stops, legacy_functions)
-        for position, choice in enumerate(wire.choices)
-    ]
+    plain = None if stops else _plain_choice(wire.choices)
+    if plain is not None:
+        choices = [plain]
+    else:
+        choices = [
+            _read_choice(choice, position, id, classify, stops, legacy_functions)
+            for position, choice in enumerate(wire.choices)
+        ]
     counts = wire.usage if wire.usage is not None else wire.choices[-1].usage
+    output_seen = plain is not None or any(choice.message.content for choice in choices)
     return Reply(
         id=id,
         object="chat.completion",
         created=created,
         model=model,
         choices=choices,
-        usage=usage.read(counts, usage_tokens_max, output_seen=any(choice.message.content for choice in choices)),
+        usage=usage.read(counts, usage_tokens_max, output_seen=output_seen),
     )
+
+
+def _bare(body: bytes) -> bytes:
+    """`body` without what stands around its JSON: keep-alive lines (DeepSeek), a stray `data:` (DashScope)."""
+    data = body.strip()
+    return data[5:].strip() if data.startswith(b"data:") else data
+
+
+def _decode_body(body: bytes) -> WireReply:
+    """Raises Malformed."""
+    try:
+        return decode_strictly(body)  # which takes white space around the JSON
+    except UNDECODED:
+        return decode(_bare(body))
+
+
+def _plain_choice(wires: list[WireChoice]) -> ReplyChoice | None:
+    """The choice, where there is one, and it is text that ended by itself or by length, and nothing else."""
+    wire = wires[0]
+    said = wire.message
+    if (
+        len(wires) != 1
+        or said is None
+        or not said.content
+        or said.tool_calls
+        or said.reasoning_content
+        or said.reasoning
+        or said.refusal
+        or said.function_call
+        or wire.logprobs is not None
+        or wire.index
+        or (wire.finish_reason != "stop" and wire.finish_reason != "length")
+    ):
+        return None
+    reason: FinishReason = "stop" if wire.finish_reason == "stop" else "length"
+    return ReplyChoice(0, ReplyMessage(content=said.content), None, reason)
 
 
 def delivered(reply: Reply) -> Delivered:
