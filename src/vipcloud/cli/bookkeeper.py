@@ -1,0 +1,21 @@
+"""`vipcloud bookkeeper`: turns the journal into the books. `serve` starts it; it ends with its parent."""
+
+import signal
+import threading
+
+from vipcloud.cli import children, context
+from vipcloud.ledger import bookkeeper as ledger_bookkeeper
+from vipcloud.telemetry import logs
+
+
+@context.told
+def bookkeeper(data: context.Data = None, config: context.Config = None) -> None:
+    """Post the journal to the books until standard input ends."""
+    logs.configure()
+    settings = context.load(data, config)
+    engine = context.open_store(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    children.when_parent_ends(stop.set)
+    ledger_bookkeeper.run(engine, settings.journal_path, stop, settings.journal.book_interval_s)

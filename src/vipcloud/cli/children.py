@@ -1,0 +1,83 @@
+"""Helper processes of `vipcloud serve`: started, watched, restarted, ended.
+
+A child ends when its standard input does, so none outlives its parent, however that died. It runs in a session of its
+own: Ctrl-C in the terminal reaches the parent only, which then ends its children in order.
+"""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+RESTART_FIRST_S = 0.5
+RESTART_MAX_S = 30.0
+HEALTHY_AFTER_S = 60.0
+END_TIMEOUT_S = 10.0
+POLL_S = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Child:
+    """One helper: `python -m vipcloud ARGUMENTS`, brought up again when it ends by itself."""
+
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", "vipcloud", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        return self._process
+
+    def first_line(self) -> str:
+        """The first line that it prints; empty if it ends without one."""
+        assert self._process is not None, "start comes first"
+        assert self._process.stdout is not None, "its output is a pipe"
+        return self._process.stdout.readline().decode().strip()
+
+    async def watch(self) -> None:
+        """Restart it whenever it ends, more and more slowly while it keeps ending."""
+        pause_s = RESTART_FIRST_S
+        loop = asyncio.get_running_loop()
+        while True:
+            assert self._process is not None, "start comes first"
+            began_s = loop.time()
+            while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of its end
+                await asyncio.sleep(POLL_S)
+            if loop.time() - began_s > HEALTHY_AFTER_S:
+                pause_s = RESTART_FIRST_S
+            log.error("helper process ended; it is started again", helper=self.name, code=code, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(RESTART_MAX_S, pause_s * 2)
+            self.start()
+
+    def stop(self) -> None:
+        """End it and wait; kill it if it does not end."""
+        process = self._process
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def when_parent_ends(act: Callable[[], object]) -> None:
+    """Call `act` (from another thread) when standard input ends, as it does when the parent is gone."""
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(4096):
+            continue
+        act()
+
+    threading.Thread(target=wait, daemon=True, name="parent-watch").start()

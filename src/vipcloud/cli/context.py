@@ -1,0 +1,116 @@
+"""What every command shares: where the settings come from, the store, and how things are shown."""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from vipcloud import settings as settings_module
+from vipcloud.accounts.store import AccountsError
+from vipcloud.clock import SystemClock
+from vipcloud.errors import SettingsError
+from vipcloud.ledger.journal import JournalError
+from vipcloud.ledger.store import LedgerError
+from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.settings import Settings
+from vipcloud.storage import engine as storage
+from vipcloud.storage import migrate
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+clock = SystemClock()
+random_bytes = secrets.token_bytes
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder for database, journal and catalogue.", show_default=False)
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file (default: ./vipcloud.toml).", show_default=False)
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def told(command: Callable[P, R]) -> Callable[P, R]:
+    """Errors that are the user's to mend are told in one line, without a traceback; the exit status is 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (SettingsError, AccountsError, LedgerError, JournalError) as error:
+            err.print(f"[bold red]Error:[/] {error}", markup=True)
+        except SQLAlchemyError as error:
+            err.print(f"[bold red]Error:[/] the store cannot be used: {getattr(error, 'orig', None) or error}")
+        raise typer.Exit(1)
+
+    return run
+
+
+def load(data: Path | None, config: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings, with what the command line says laid over them. Raises SettingsError."""
+    given: dict[str, Any] = dict(overrides or {})
+    given.update({"data": str(data)} if data is not None else _defaults)
+    return settings_module.load(config or _config, given)
+
+
+def remember(data: Path | None, config: Path | None) -> None:
+    """Options given before the command hold for it."""
+    global _config  # noqa: PLW0603 - the command line is read once per process
+    _config = config
+    _defaults.clear()
+    if data is not None:
+        _defaults["data"] = str(data)
+
+
+_defaults: dict[str, Any] = {}
+_config: Path | None = None
+
+
+def open_store(settings: Settings) -> Engine:
+    """The store, with its tables brought up to this version."""
+    settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = storage.open_engine(settings.store_url)
+    migrate.upgrade(engine)
+    return engine
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The packaged catalogue with the operator's laid over it. Raises SettingsError."""
+    path = settings.catalog_path
+    if not path.is_file():
+        if settings.gateway.catalog:
+            raise SettingsError(f"gateway.catalog: the file {path} does not exist.")
+        return Catalog.load(packaged_toml())
+    try:
+        override = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}.") from error
+    try:
+        return Catalog.load(packaged_toml(), override)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def print_json(value: object) -> None:
+    out.out(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[str] = frozenset()) -> None:
+    """A table; `numbers` are the columns that are aligned to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)

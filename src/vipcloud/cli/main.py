@@ -1,0 +1,32 @@
+"""The `vipcloud` command: the one door to everything."""
+
+import typer
+
+from vipcloud.cli import accounts, bookkeeper, context, doctor, keys, models, serve, sim
+
+app = typer.Typer(
+    name="vipcloud",
+    help="An OpenAI-compatible gateway business in one program.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def root(data: context.Data = None, config: context.Config = None) -> None:
+    context.remember(data, config)
+
+
+app.command("serve")(serve.serve)
+app.add_typer(accounts.app, name="accounts", help="Customers: create, list, show, give credit.")
+app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
+app.add_typer(models.app, name="models", help="The catalogue: what is sold, at what price, from where.")
+app.command("sim")(sim.sim)
+app.command("doctor")(doctor.doctor)
+app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)
+
+
+def run() -> None:
+    app()

@@ -1,0 +1,237 @@
+"""`vipcloud serve`: builds the gateway from the settings, starts its helpers, and drains on SIGTERM.
+
+This process owns the public port and runs the data plane. The bookkeeper is a process of its own, so that posting to
+the books never delays a stream; so is each simulator, where no provider key is given.
+"""
+
+import asyncio
+import contextlib
+import gc
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from sqlalchemy import Engine
+
+from vipcloud.accounts import store
+from vipcloud.accounts.directory import Directory
+from vipcloud.accounts.store import AccountNotFound
+from vipcloud.cli import context
+from vipcloud.cli.children import Child
+from vipcloud.clock import Clock
+from vipcloud.errors import SettingsError
+from vipcloud.gateway import routes
+from vipcloud.gateway.app import App
+from vipcloud.gateway.housekeeping import Housekeeping
+from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.http.client import Client
+from vipcloud.http.deadlines import Deadlines
+from vipcloud.http.server import HTTPServer
+from vipcloud.ledger import bookkeeper
+from vipcloud.ledger import store as ledger
+from vipcloud.ledger.journal import Journal
+from vipcloud.limits.local import LocalGuard
+from vipcloud.money import parse_usd
+from vipcloud.providers.catalog import Catalog
+from vipcloud.settings import Settings, environment_secret
+from vipcloud.simulators import app as simulators
+from vipcloud.storage import engine as storage
+from vipcloud.telemetry import logs
+
+DEMO_EMAIL = "demo@example.com"
+LEASE_BEYOND_TOTAL_S = 60
+GARBAGE_THRESHOLD = 50_000  # objects more than at the last look
+
+
+@context.told
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).", show_default=False)
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (default: 8080).", show_default=False)] = None,
+    data: context.Data = None,
+    config: context.Config = None,
+) -> None:
+    """Run the gateway. Without a provider key it runs with simulated upstreams."""
+    logs.configure()
+    server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    overrides: dict[str, Any] = {"server": server} if server else {}
+    settings = context.load(data, config, overrides)
+    catalog = context.load_catalog(settings)
+    engine = context.open_store(settings)
+    raise_file_limit()
+    helpers = [
+        Child("bookkeeper", ["bookkeeper", "--data", settings.data, *(["--config", str(config)] if config else [])])
+    ]
+    simulated = not has_keys(settings, catalog)
+    if simulated:
+        settings, simulators_ = with_simulators(data, config, overrides)
+        helpers += simulators_
+    try:
+        for helper in helpers:
+            helper.start()
+        for simulator in helpers[1:]:
+            simulator.first_line()  # it says so when it listens
+        uvloop.run(run(settings, catalog, engine, helpers, simulated=simulated))
+    finally:
+        for helper in helpers:
+            helper.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The data plane, built and not yet listening."""
+
+    parts: Parts
+    server: HTTPServer
+    housekeeping: Housekeeping
+
+
+@contextlib.contextmanager
+def gateway(
+    settings: Settings, catalog: Catalog, engine: Engine, clock: Clock, reload: asyncio.Event
+) -> Iterator[Gateway]:
+    """The gateway as it runs in the current event loop, its journal opened and what was in it booked.
+
+    Setting `reload` has the catalogue read again. Raises SettingsError, JournalError and SQLAlchemyError.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        journal = Journal(settings.journal_path, loop.call_soon, clock, file_bytes_max=settings.journal.file_bytes_max)
+        stack.callback(journal.close)
+        bookkeeper.catch_up(engine, settings.journal_path)
+        client = Client(settings.client)
+        stack.callback(client.close)
+        upstreams = Upstreams(client, clock, settings.upstreams)
+        upstreams.adopt(catalog)
+        deadlines = Deadlines()
+        stack.callback(deadlines.close)
+        parts = Parts(
+            settings=settings,
+            clock=clock,
+            catalog=catalog,
+            directory=Directory(engine, clock, settings.accounts),
+            guard=LocalGuard(clock, settings.timeouts.total_s + LEASE_BEYOND_TOTAL_S),
+            journal=journal,
+            upstreams=upstreams,
+            deadlines=deadlines,
+        )
+        app = App(routes.table(parts), parts.clock)
+        server = HTTPServer(app.handle, settings.server, app.render_error)
+        yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload))
+
+
+async def run(settings: Settings, catalog: Catalog, engine: Engine, helpers: list[Child], *, simulated: bool) -> None:
+    """The gateway until SIGTERM or SIGINT. Raises SettingsError where it cannot start."""
+    loop = asyncio.get_running_loop()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    with gateway(settings, catalog, engine, context.clock, reload) as built:
+        bound = await listen(built.server, settings)
+        async with asyncio.TaskGroup() as tasks:
+            watchers = [tasks.create_task(helper.watch()) for helper in helpers]
+            watchers.append(tasks.create_task(built.housekeeping.run()))
+            greet(settings, bound, engine, simulated=simulated)
+            relax_collector()
+            await stop.wait()
+            await built.server.close(settings.server.drain_timeout_s)
+            for watcher in watchers:
+                watcher.cancel()
+
+
+async def listen(server: HTTPServer, settings: Settings) -> int:
+    host, port = settings.server.host, settings.server.port
+    try:
+        return await server.start(host, port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"server.port: port {port} on {host} cannot be used ({reason}); choose another: --port."
+        ) from error
+
+
+def has_keys(settings: Settings, catalog: Catalog) -> bool:
+    """Whether any provider has a key, from the settings or its own environment variable."""
+    return any(
+        bool(settings.upstreams[provider.id].keys if provider.id in settings.upstreams else ())
+        or environment_secret(provider.key_env) is not None
+        for provider in catalog.providers.values()
+    )
+
+
+def with_simulators(data: Path | None, config: Path | None, overrides: dict[str, Any]) -> tuple[Settings, list[Child]]:
+    """Settings whose upstreams are simulators, and the processes to start for it."""
+    upstreams, children = {}, []
+    for provider, port in zip(simulators.PROVIDERS, free_ports(len(simulators.PROVIDERS)), strict=True):
+        upstreams[provider] = {"base_url": f"http://127.0.0.1:{port}", "keys": ["sk-simulated.simulated"]}
+        arguments = ["sim", provider, "--port", str(port), "--json", "--under-parent"]
+        children.append(Child(f"{provider} simulator", arguments))
+    return context.load(data, config, {**overrides, "upstreams": upstreams}), children
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def relax_collector() -> None:
+    """Look for reference cycles seldom, and never among what was made at start: requests make none."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system allows this user: one per client and one per upstream call."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def greet(settings: Settings, port: int, engine: Engine, *, simulated: bool) -> None:
+    """Say where it listens, and how to make a first call."""
+    host = settings.server.host if settings.server.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
+    base = f"http://{host}:{port}/v1"
+    out = context.out
+    out.print(f"[bold green]vipcloud[/] is ready.\n  base URL  [bold]{base}[/]")
+    if not simulated:
+        out.print(
+            "  API keys  vipcloud accounts create you@example.com; vipcloud keys create --account you@example.com"
+        )
+        return
+    key = demo_key(settings, engine)
+    out.print(f"  API key   [bold]{key}[/]")
+    out.print("  upstreams [yellow]simulated[/]: no provider key is set, so every answer is made up on this machine.")
+    out.print("            Set DEEPSEEK_API_KEY or ZHIPU_API_KEY to call the real ones.\n")
+    out.print("Try it:\n")
+    out.print(
+        f"curl -N {base}/chat/completions \\\n"
+        f'  -H "Authorization: Bearer {key}" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        '  -d \'{"model":"deepseek-chat","stream":true,"messages":[{"role":"user","content":"Hello!"}]}\'\n'
+    )
+
+
+def demo_key(settings: Settings, engine: Engine) -> str:
+    """A fresh key of the demo account, for simulated upstreams only: a stored key cannot be shown again."""
+    now_s = context.clock.wall_s()
+    with storage.writing(engine) as connection:
+        try:
+            account = store.find_account(connection, DEMO_EMAIL)
+        except AccountNotFound:
+            account = store.create_account(connection, DEMO_EMAIL, now_s, context.random_bytes)
+            credit = parse_usd(settings.accounts.starter_credit_usd)
+            if credit:
+                ledger.grant(connection, f"demo/{account.id}", account.id, credit, now_s)
+        return store.create_key(connection, account.id, now_s, context.random_bytes, "vipcloud serve").plaintext

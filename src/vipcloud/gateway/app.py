@@ -1,0 +1,128 @@
+"""The data plane's front door: which handler serves which path, and how answers and errors look.
+
+Every answer carries `x-request-id` and the CORS headers, errors included: without them a browser shows "failed to
+fetch" instead of the 401. What a path means is decided here once, from the path as it was sent; a handler gets the
+exchange and never looks at the path again. Routes are served with and without `/v1`, with and without a slash at the
+end, and never by redirect: clients lose their method or their key on the way.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
+
+from vipcloud.clock import Clock
+from vipcloud.errors import GatewayError, MethodNotAllowed, RouteNotFound, Unavailable, shorten
+from vipcloud.gateway.call import Call
+from vipcloud.http.headers import header_block
+from vipcloud.http.server import Exchange
+
+TYPE_JSON = b"content-type: application/json\r\n"
+EXPOSED = (
+    "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    "x-ratelimit-reset-requests, x-vipcloud-max-tokens"
+)
+CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
+PREFLIGHT_AGE_S = 86_400
+
+Route = Callable[[Call], Awaitable[None]]
+
+
+class App:
+    """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
+
+    A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`.
+    """
+
+    def __init__(self, routes: dict[str, dict[str, Route]], clock: Clock) -> None:
+        self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
+        self._prefixes = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
+        self._known: dict[tuple[str, bytes], Route] = {}
+        for path, methods in self._exact.items():
+            for method, route in methods.items():
+                for spelled in (path, f"/v1{path}"):
+                    self._known[method, spelled.encode()] = route
+        self._boot = (
+            f"{int(clock.wall_s()):08x}{secrets.token_hex(3)}"  # ids in the order of time keep the books compact
+        )
+        self._count = 0
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one exchange. GatewayErrors go on to `render_error` through the server."""
+        call = self._call(exchange)
+        route = self._known.get((exchange.method, exchange.target))
+        try:
+            if route is not None:
+                await route(call)
+            else:
+                await self._search(call)
+        except asyncio.CancelledError:
+            if not exchange.interrupted:
+                raise
+            self._interrupted(exchange)
+
+    def render_error(self, exchange: Exchange, error: GatewayError) -> None:
+        """Answer with the error's status and envelope."""
+        call = self._call(exchange)
+        exchange.respond(error.status, call.head + TYPE_JSON + header_block(error.headers()), error.body())
+
+    def _call(self, exchange: Exchange) -> Call:
+        call = exchange.state
+        if isinstance(call, Call):
+            return call
+        self._count += 1
+        serial = f"{self._boot}{self._count:08x}"
+        made = Call(exchange, serial, b"%bx-request-id: req_%b\r\n" % (CORS, serial.encode()))
+        exchange.state = made
+        return made
+
+    async def _search(self, call: Call) -> None:
+        """The slow way: other spellings, preflights, HEAD, and the errors."""
+        exchange = call.exchange
+        path = exchange.path
+        if not path.startswith("/"):
+            raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
+        methods = self._methods(call, path)
+        if exchange.method == "OPTIONS":
+            self._preflight(call)
+            return
+        if methods is None:
+            raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
+        route = methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+        if route is None:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+            raise MethodNotAllowed(f"Not allowed to {exchange.method} on {shorten(path)}.", allowed)
+        await route(call)
+
+    def _methods(self, call: Call, path: str) -> dict[str, Route] | None:
+        while path.startswith("/v1/"):
+            path = path[3:]
+        bare = path.rstrip("/")
+        if bare in self._exact:
+            return self._exact[bare]
+        for prefix, methods in self._prefixes.items():
+            if bare.startswith(prefix):
+                call.rest = unquote(bare[len(prefix) :], errors="replace")
+                return methods
+        return None
+
+    def _preflight(self, call: Call) -> None:
+        """What a browser asks before it sends a key. `*` would not cover Authorization, so the list is echoed."""
+        asked = call.exchange.headers.get(b"access-control-request-headers", b"authorization, content-type")
+        headers = header_block(
+            [
+                ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS, HEAD"),
+                ("access-control-allow-headers", asked.decode("latin-1")),
+                ("access-control-max-age", str(PREFLIGHT_AGE_S)),
+                ("vary", "Origin, Access-Control-Request-Headers"),
+            ]
+        )
+        call.exchange.respond(204, call.head + headers)
+
+    def _interrupted(self, exchange: Exchange) -> None:
+        """The drain limit is reached: an error, in whichever form still fits."""
+        error = Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
+        if not exchange.started:
+            self.render_error(exchange, error)
+        elif not exchange.finished:
+            exchange.finish(error.event() if self._call(exchange).streams else error.body())

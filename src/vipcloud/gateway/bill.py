@@ -1,0 +1,104 @@
+"""How a request's money is settled: once, synchronously, whatever has become of its coroutine.
+
+`Bill.settle` awaits nothing, so no cancellation can come between the guard and the journal; whoever holds a bill calls
+it on every way out. What each end costs whom is the table of `docs/architecture.md` (money).
+"""
+
+from typing import Literal
+
+import structlog
+from msgspec import Struct
+
+from vipcloud.accounts.directory import Principal
+from vipcloud.dialects.openai import Usage
+from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.upstreams import Way
+from vipcloud.ledger.journal import JournalError, Opened, Settled
+from vipcloud.limits.guard import Permit
+from vipcloud.metering import rules as metering
+from vipcloud.money import NanoUSD
+from vipcloud.providers.catalog import Model
+
+Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "fault"]
+
+log = structlog.get_logger(__name__)
+
+
+class Bill(Struct, eq=False):
+    """One admitted request's account, from its hold to its resolution. Times: wall, and the monotonic clock's."""
+
+    parts: Parts
+    principal: Principal
+    model: Model
+    permit: Permit
+    streamed: bool
+    started_s: float
+    opened_s: float
+    way: Way | None = None  # the last one tried
+    attempts: int = 0
+    first_token_s: float | None = None
+    settled: bool = False
+
+    def open(self) -> None:
+        """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
+
+        A request that is answered whole charges nothing before it is settled, so it needs no note but for that test.
+        """
+        if self.streamed or self.parts.journal.failing:
+            permit, principal = self.permit, self.principal
+            self.parts.journal.append(
+                Opened(
+                    permit.request_id,
+                    principal.account.id,
+                    principal.key_id,
+                    self.model.id,
+                    permit.held_nanousd,
+                    self.started_s,
+                )
+            )
+
+    def note_first_token(self) -> None:
+        self.first_token_s = self.parts.clock.monotonic_s()
+
+    def settle(self, outcome: Outcome, usage: Usage | None = None, *, estimated: bool = False) -> None:
+        """Charge `usage` (None: nothing was delivered), free the hold, write the record. Later calls change nothing."""
+        if self.settled:
+            return
+        self.settled = True
+        parts, permit, model, way, principal = self.parts, self.permit, self.model, self.way, self.principal
+        charge = cost = NanoUSD(0)
+        prompt = cached = completion = reasoning = 0
+        if usage is not None:
+            assert model.prices is not None, "the catalogue serves no model without a price"
+            charge = NanoUSD(min(metering.cost(usage, model.prices), permit.held_nanousd))
+            cost = metering.cost(usage, way.candidate.costs) if way is not None else NanoUSD(0)
+            prompt, completion = usage.prompt_tokens, usage.completion_tokens
+            cached = usage.prompt_tokens_details.cached_tokens
+            reasoning = usage.completion_tokens_details.reasoning_tokens
+        parts.guard.settle(permit, charge)
+        now_s, first_s = parts.clock.monotonic_s(), self.first_token_s
+        record = Settled(
+            permit.request_id,
+            principal.account.id,
+            principal.key_id,
+            model.id,
+            way.candidate.provider.id if way is not None else None,
+            way.candidate.upstream_model if way is not None else None,
+            self.streamed,
+            outcome,
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            estimated,
+            charge,
+            cost,
+            self.started_s,
+            int((now_s - self.opened_s) * 1000),
+            int((first_s - self.opened_s) * 1000) if first_s is not None else None,
+            self.attempts,
+        )
+        try:
+            parts.journal.append_now(record)
+        except JournalError as error:
+            log.error("journal failed; new requests are refused until it can be written", error=str(error))

@@ -1,0 +1,74 @@
+"""One request as the data plane sees it: the exchange, its ids, and what the steps learn on the way."""
+
+from vipcloud.http.deadlines import NEVER
+from vipcloud.http.server import Exchange
+
+JSON = b"content-type: application/json\r\n"
+EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+PING_EVENT = b": ping\n\n"
+PING_JSON = b" "  # white space before the JSON changes nothing for a parser
+
+
+class Call:
+    """`head` is the block of headers that every answer to this call begins with.
+
+    It is a member of `Deadlines` while an upstream is at work: when nothing has been sent for too long, it sends what
+    tunnels and browsers take for a sign of life. The status is 200 from then on, and failures travel in the body.
+    """
+
+    __slots__ = ("_ping_s", "deadline", "exchange", "head", "rest", "serial", "streams")
+
+    def __init__(self, exchange: Exchange, serial: str, head: bytes) -> None:
+        self.exchange = exchange
+        self.serial = serial
+        self.head = head
+        self.rest = ""  # what a `/*` route's path ends with, decoded
+        self.streams = False  # the answer is a stream of events
+        self.deadline = NEVER
+        self._ping_s = 0.0
+
+    @property
+    def request_id(self) -> str:
+        return f"req_{self.serial}"
+
+    @property
+    def completion_id(self) -> str:
+        return f"chatcmpl-{self.serial}"
+
+    def respond(self, status: int, body: bytes) -> None:
+        """Answer with JSON."""
+        self.exchange.respond(status, self.head + JSON, body)
+
+    def ping_from(self, deadline: float, interval_s: float) -> None:
+        """Send a sign of life at `deadline` (the loop's time), then after each `interval_s` of silence."""
+        self.deadline = deadline
+        self._ping_s = interval_s
+
+    def send_part(self, data: bytes) -> None:
+        """Send a part of a stream, opening it if it is the first."""
+        exchange = self.exchange
+        if not exchange.started:
+            exchange.start(200, self.head + EVENTS)
+        exchange.write(data)
+
+    def send_last(self, data: bytes) -> None:
+        """End the answer with `data`, whether or not it has begun."""
+        exchange = self.exchange
+        if exchange.started:
+            exchange.finish(data)
+        elif self.streams:
+            exchange.start(200, self.head + EVENTS)
+            exchange.finish(data)
+        else:
+            self.respond(200, data)
+
+    def expire(self, now: float) -> None:
+        """The silence has lasted long enough."""
+        self.deadline = now + self._ping_s
+        exchange = self.exchange
+        if exchange.finished or exchange.gone:
+            self.deadline = NEVER
+            return
+        if not exchange.started:
+            exchange.start(200, self.head + (EVENTS if self.streams else JSON))
+        exchange.write(PING_EVENT if self.streams else PING_JSON)

@@ -1,0 +1,53 @@
+"""What the gateway does beside serving: follows the change feed and the catalogue file."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from vipcloud.errors import SettingsError
+from vipcloud.gateway.parts import Parts
+from vipcloud.providers.catalog import Catalog
+
+log = structlog.get_logger(__name__)
+
+
+class Housekeeping:
+    """Polls every `gateway.poll_interval_s`; `reload` (set by SIGHUP) forces the catalogue to be read again."""
+
+    def __init__(self, parts: Parts, load_catalog: Callable[[], Catalog], reload: asyncio.Event) -> None:
+        self._parts = parts
+        self._load_catalog = load_catalog
+        self._reload = reload
+        self._seen = _stamp(parts.settings.catalog_path)
+
+    async def run(self) -> None:
+        while True:
+            await self._parts.directory.poll_changes()
+            self._follow_catalog()
+            await asyncio.sleep(self._parts.settings.gateway.poll_interval_s)
+
+    def _follow_catalog(self) -> None:
+        stamp = _stamp(self._parts.settings.catalog_path)
+        if stamp == self._seen and not self._reload.is_set():
+            return
+        self._seen = stamp
+        self._reload.clear()
+        try:
+            catalog = self._load_catalog()
+            self._parts.upstreams.adopt(catalog)
+        except SettingsError as error:
+            log.error("catalogue not taken; the former one stays in force", error=str(error))
+            return
+        self._parts.catalog = catalog
+        log.info("catalogue taken", models=len(catalog.models))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file does; None while there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,109 @@
+"""Moves one answer from an upstream to the client; the deciding is in `providers.stream` and `providers.reply`.
+
+A stream is relayed inside the upstream's read callback: one read, one `feed`, one write, no task switch. A client that
+reads slowly pauses the reading of its upstream; its own time limit ends a stall. Only events that carry data move the
+idle time-out: an upstream's keep-alive comments do not.
+"""
+
+import asyncio
+
+from vipcloud.errors import GatewayError, UpstreamFailed, UpstreamInterrupted, UpstreamTimeout
+from vipcloud.gateway.bill import Bill
+from vipcloud.gateway.call import Call
+from vipcloud.http.client import ClientError, Response, TimedOut
+from vipcloud.providers import stream
+from vipcloud.providers.stream import StreamTranslator
+
+USAGE_GRACE_S = 2.0  # after the finish reason, how long a late usage chunk or `[DONE]` is waited for
+
+
+class StreamRelay:
+    """One upstream stream on its way to one client. `total_deadline` is in the loop's time."""
+
+    __slots__ = (
+        "_bill",
+        "_call",
+        "_events",
+        "_exchange",
+        "_idle_s",
+        "_now",
+        "_ping_s",
+        "_response",
+        "_total_deadline",
+        "_translator",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        bill: Bill,
+        response: Response,
+        translator: StreamTranslator,
+        *,
+        idle_s: float,
+        ping_s: float,
+        total_deadline: float,
+    ) -> None:
+        self._call = call
+        self._bill = bill
+        self._response = response
+        self._translator = translator
+        self._idle_s = idle_s
+        self._ping_s = ping_s
+        self._total_deadline = total_deadline
+        self._events = 0
+        self._exchange = call.exchange
+        self._now = asyncio.get_running_loop().time
+
+    async def run(self) -> GatewayError | None:
+        """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet."""
+        response, translator = self._response, self._translator
+        self._exchange.throttle(response.pause, response.resume)
+        cut: ClientError | None = None
+        try:
+            await response.pipe(self._feed)
+        except ClientError as error:
+            cut = error
+        else:
+            if not translator.complete and translator.failure is None:
+                self._send(translator.eof())
+        if translator.failure is not None and cut is None:
+            return translator.failure
+        if translator.finished:
+            return None  # whole, whatever became of the connection after it
+        if isinstance(cut, TimedOut):
+            return UpstreamTimeout(f"The provider's stream took too long ({cut.phase.replace('_', ' ')}).")
+        if translator.started:
+            return UpstreamInterrupted(stream.INTERRUPTED)
+        return UpstreamFailed("The provider's stream broke off before it had said anything.")
+
+    def _feed(self, data: bytes) -> None:
+        translator = self._translator
+        out = translator.feed(data)
+        if translator.data_events != self._events:
+            self._events = translator.data_events
+            now = self._now()
+            self._call.deadline = now + self._ping_s
+            self._expect_next(now)
+        if out:
+            self._send(out)
+        if translator.failure is not None or translator.complete:
+            self._response.stop()
+
+    def _send(self, out: bytes) -> None:
+        if not out:
+            return
+        if self._exchange.started:
+            self._exchange.write(out)
+        else:
+            self._call.send_part(out)
+        if self._bill.first_token_s is None:
+            self._bill.note_first_token()
+
+    def _expect_next(self, now: float) -> None:
+        if self._translator.finished:
+            self._response.expect(now + USAGE_GRACE_S, "idle")
+        elif now + self._idle_s < self._total_deadline:
+            self._response.expect(now + self._idle_s, "idle")
+        else:
+            self._response.expect(self._total_deadline, "total")

@@ -1,0 +1,59 @@
+"""The data plane's routes, but for the completion itself (`pipeline`)."""
+
+from functools import partial
+
+import msgspec
+
+from vipcloud.dialects import models as dialect
+from vipcloud.errors import ModelNotFound
+from vipcloud.gateway import pipeline
+from vipcloud.gateway.app import Route
+from vipcloud.gateway.call import Call
+from vipcloud.gateway.parts import Parts
+from vipcloud.providers.catalog import entry
+
+CHANGES_LAG_MAX_S = 15.0
+
+
+def table(parts: Parts) -> dict[str, dict[str, Route]]:
+    """Paths without `/v1`; see `App`."""
+
+    async def list_models(call: Call) -> None:
+        await pipeline.authenticate(call, parts)
+        call.respond(200, dialect.list_body(parts.catalog.entries()))
+
+    async def show_model(call: Call) -> None:
+        await pipeline.authenticate(call, parts)
+        model = parts.catalog.models.get(call.rest)
+        if model is None:
+            raise ModelNotFound(call.rest)
+        call.respond(200, dialect.model_body(entry(model)))
+
+    async def healthz(call: Call) -> None:
+        call.respond(200, b'{"status":"ok"}')
+
+    async def readyz(call: Call) -> None:
+        reasons = unready(call, parts)
+        call.respond(503 if reasons else 200, msgspec.json.encode({"ready": not reasons, "reasons": reasons}))
+
+    return {
+        "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
+        "/models": {"GET": list_models},
+        "/models/*": {"GET": show_model},
+        "/healthz": {"GET": healthz},
+        "/readyz": {"GET": readyz},
+    }
+
+
+def unready(call: Call, parts: Parts) -> list[str]:
+    """Why no request should be sent here now; empty when all is well."""
+    reasons = []
+    if call.exchange.draining:
+        reasons.append("draining: the gateway is going down")
+    if parts.directory.lag_s > CHANGES_LAG_MAX_S:
+        reasons.append(f"store: not read for {parts.directory.lag_s:.0f} s")
+    if parts.journal.failing:
+        reasons.append("journal: it cannot be written")
+    if not parts.upstreams.configured:
+        reasons.append("upstreams: no provider key is configured")
+    return reasons
