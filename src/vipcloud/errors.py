@@ -59,9 +59,7 @@ class GatewayError(Exception):
 
     def body(self) -> bytes:
         """The JSON envelope."""
-        return _encode(
-            {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-        )
+        return _encode({"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}})
 
     def event(self) -> bytes:
         """The same envelope as a server-sent event, for a stream that has begun."""

@@ -104,7 +104,9 @@ class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     first_byte_s: Annotated[
         float,
-        Meta(ge=0, description="Streams: to the first event with data; 0: the catalogue's (60, or 300 where it reasons)."),
+        Meta(
+            ge=0, description="Streams: to the first event with data; 0: the catalogue's (60, or 300 where it reasons)."
+        ),
     ] = 0
     idle_s: Annotated[
         float, Meta(gt=0, description="Streams: between events that carry data; comments do not count.")
@@ -135,9 +137,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     attempts_max: Annotated[int, Meta(ge=1, le=5, description="Upstream calls per request, the first included.")] = 3
     catalog: Annotated[
         str,
-        Meta(
-            description="Catalogue laid over the packaged one; empty: `catalog.toml` in the data folder, if there."
-        ),
+        Meta(description="Catalogue laid over the packaged one; empty: `catalog.toml` in the data folder, if there."),
     ] = ""
     poll_interval_s: Annotated[
         float, Meta(gt=0, description="How often changes of keys, accounts and catalogue are looked for.")

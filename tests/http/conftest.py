@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 import uvloop
-from wire import Served, Serve
 
 from vipcloud.http.server import ErrorRenderer, Handler, HTTPServer, render_error
 from vipcloud.settings import ServerSettings
+from wire import Serve, Served
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

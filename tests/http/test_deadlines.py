@@ -1,6 +1,7 @@
 import asyncio
 
 from vipcloud.http.deadlines import NEVER, Deadlines
+from wire import until
 
 
 class Member:
@@ -56,8 +57,7 @@ async def test_a_member_that_another_ends_does_not_expire() -> None:
     members += enders
     for member in members:
         deadlines.add(member)
-    while not any(member.expired.is_set() for member in members):
-        await asyncio.sleep(0.005)
+    await until(lambda: any(member.expired.is_set() for member in members))
     assert sum(ender.expired.is_set() for ender in enders) == 1
     deadlines.close()
 
@@ -69,8 +69,7 @@ async def test_the_timer_stops_when_no_member_is_left_and_starts_again() -> None
         deadlines.add(member)
         await member.expired.wait()
         deadlines.discard(member)
-        while deadlines._timer is not None:
-            await asyncio.sleep(0.005)
+        await until(lambda: deadlines._timer is None)
 
 
 async def test_a_member_that_fails_does_not_stop_the_others() -> None:

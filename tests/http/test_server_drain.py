@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 from structlog.testing import capture_logs
-from wire import GET, Echo, Serve, Stuck, get, post
 
 from vipcloud.errors import Unavailable
 from vipcloud.http.server import Exchange
+from wire import GET, Echo, Serve, Stuck, get, post, until
 
 
 async def test_idle_connections_are_closed_at_once(serve: Serve) -> None:
@@ -120,8 +120,7 @@ async def test_requests_that_wait_behind_the_last_answer_are_dropped_unserved(se
     served = await serve(handler)
     async with served.dial() as wire:
         wire.send(get("/1") + get("/2"))
-        while not seen:
-            await asyncio.sleep(0.005)
+        await until(lambda: bool(seen))
         async with asyncio.TaskGroup() as group:
             group.create_task(served.server.close(1))
             await asyncio.sleep(0)
@@ -199,8 +198,7 @@ async def test_half_sent_heads_and_bodies_do_not_hold_up_the_end(serve: Serve) -
     async with served.dial() as in_head, served.dial() as in_body:
         in_head.send(GET[:-3])
         in_body.send(post(b"abc")[:-1])
-        while not served.server.running:
-            await asyncio.sleep(0.005)
+        await until(lambda: bool(served.server.running))
         with capture_logs() as logs:
             await asyncio.wait_for(served.server.close(0.1), 2)
         assert logs == []

@@ -11,10 +11,10 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import CHUNKED_HEAD, GET, Answer, Echo, Serve, Served, Wire, dial, get, post
 
 from vipcloud.http.server import Exchange, HTTPServer
 from vipcloud.settings import ServerSettings
+from wire import CHUNKED_HEAD, GET, Answer, Echo, Serve, Served, Wire, dial, get, post, until
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"
@@ -218,7 +218,7 @@ async def test_repeated_headers_are_joined(serve: Serve) -> None:
 
 
 async def test_a_large_body_before_it_does_not_count_into_a_head(serve: Serve) -> None:
-    echo, served = await both(serve)
+    _, served = await both(serve)
     async with served.dial() as wire:
         for _ in range(8):
             wire.send(post(bytes(1000)) * 4 + GET[:10])
@@ -285,7 +285,8 @@ async def read_all(wire: Wire) -> list[Answer]:
         try:
             answers.append(await wire.answer())
         except asyncio.IncompleteReadError as error:
-            assert error.partial == b""
+            if error.partial:
+                raise
             return answers
         except ConnectionError:
             return answers
@@ -310,8 +311,7 @@ def playing() -> Iterator[Callable[[bytes, list[int]], None]]:
                     await asyncio.sleep(0)
                 wire.half_close()
                 await read_all(wire)
-                while server.connections:
-                    await asyncio.sleep(0.001)
+                await until(lambda: not server.connections)
             assert faults == []
 
         server, port = runner.run(start())

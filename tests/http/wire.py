@@ -17,6 +17,15 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what no event tells of."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise TimeoutError
+
+
 def get(path: str, *lines: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (f"GET {path} HTTP/1.1", "Host: a", *lines, "")).encode()
 
@@ -119,10 +128,14 @@ class Wire:
 async def dial(port: int, host: str = "127.0.0.1", read_buffer_bytes: int = 0) -> AsyncIterator[Wire]:
     """A connection to `port`. A small `read_buffer_bytes` makes a reader that fills up at once."""
     client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    client.setblocking(False)
+    client.settimeout(0)
     if read_buffer_bytes:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer_bytes)
-    await asyncio.get_running_loop().sock_connect(client, (host, port))
+    try:
+        await asyncio.get_running_loop().sock_connect(client, (host, port))
+    except OSError:
+        client.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=client, limit=read_buffer_bytes or 1 << 20)
     try:
         yield Wire(reader, writer)
@@ -149,8 +162,7 @@ class Served:
 
     async def emptied(self) -> None:
         """Wait until no connection is left."""
-        while self.server.connections:
-            await asyncio.sleep(0.005)
+        await until(lambda: not self.server.connections)
 
 
 class Echo:
@@ -216,8 +228,7 @@ class Peer:
             listener.close()
             for task in tasks:
                 task.cancel()
-            while tasks:
-                await asyncio.sleep(0.005)
+            await until(lambda: not tasks)
 
     async def request(self, wire: Wire) -> bytes:
         """Read one request's head and body."""

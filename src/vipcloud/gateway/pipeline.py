@@ -82,7 +82,7 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes:
     """The API key as sent; empty if there is none. Raises Unauthenticated for another scheme than Bearer."""
     authorization = headers.get(b"authorization")
     if authorization is None:
-        return headers.get(b"x-api-key") or headers.get(b"api-key") or b""
+        return (headers.get(b"x-api-key") or headers.get(b"api-key") or b"").strip()
     if authorization.startswith(b"Bearer "):
         return authorization[7:].strip()
     scheme, _, token = authorization.partition(b" ")

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from vipcloud.errors import GatewayError
 from vipcloud.http.deadlines import NEVER, Deadlines
 from vipcloud.settings import ClientSettings
 
@@ -115,23 +116,19 @@ class Response:
         Returns at the end of the body, or after `stop`. Raises ClientError, or what `sink` raises; either way the
         connection is cut. `pause` and `resume` are the back-pressure.
         """
-        if self._parts:
-            data = b"".join(self._parts)
-            self._parts = []
-            try:
-                sink(data)
-            except BaseException:
-                self.abort()
-                raise
-        if self.error is not None:
-            raise self.error
-        if self.complete:
-            return
-        self._sink = sink
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
+            if self._parts:
+                data = b"".join(self._parts)
+                self._parts = []
+                sink(data)
+            if self.error is not None:
+                raise self.error
+            if self.complete or waiter.done():
+                return
+            self._sink = sink
             await waiter
-        except asyncio.CancelledError:
+        except BaseException:
             _retrieve(waiter)
             self.abort()
             raise
@@ -171,9 +168,13 @@ class Response:
             return
         try:
             self._sink(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, `pipe` raises it in its caller
+        except (ClientError, GatewayError) as error:
             self._sink = None
             self._connection.fail(error)
+        except Exception as error:
+            self._sink = None
+            self._connection.fail(error)
+            raise
 
     def discard(self) -> None:
         self._parts = []
@@ -316,6 +317,9 @@ class Connection(asyncio.BufferedProtocol):
             self._parser.feed_data(self.origin.view[:nbytes])
         except httptools.HttpParserCallbackError:
             raise
+        except httptools.HttpParserUpgrade:
+            self.fail(ResponseInvalid("the peer switches to a protocol that nobody asked for"))
+            return
         except httptools.HttpParserError as error:
             self.fail(ResponseInvalid(f"the reply is not well-formed HTTP: {error}"))
             return

@@ -29,6 +29,7 @@ from typing import cast
 
 import httptools
 import structlog
+from msgspec import Struct
 
 from vipcloud.errors import (
     BadRequest,
@@ -58,7 +59,7 @@ _ONCE = frozenset(
 log = structlog.get_logger(__name__)
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """One request and its answer.
 
     `headers` has lower-case names; repeated ones are joined with a comma, and white space after a value stays.
@@ -66,48 +67,25 @@ class Exchange:
     Answer either with `respond`, or with `start`, any number of `write`, and `finish`.
     """
 
-    __slots__ = (
-        "_complete",
-        "_connection",
-        "_parts",
-        "_waiter",
-        "body_bytes",
-        "chunked",
-        "expects_continue",
-        "fault",
-        "finished",
-        "gone",
-        "headers",
-        "interrupted",
-        "keep_alive",
-        "method",
-        "received_s",
-        "started",
-        "state",
-        "target",
-        "version",
-    )
-
-    def __init__(self, connection: "Connection", method: str, target: bytes, headers: dict[bytes, bytes]) -> None:
-        self._connection = connection
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.version = "1.1"
-        self.keep_alive = True
-        self.received_s = 0.0  # the loop's time when the head was complete
-        self.state: object = None  # for the application: what it knows of this exchange
-        self.fault: GatewayError | None = None
-        self.started = False  # the status line has been sent
-        self.finished = False  # the whole answer has been sent
-        self.gone = False  # the client has left
-        self.interrupted = False  # the server is going down and the drain limit is reached
-        self.chunked = False
-        self.expects_continue = False
-        self.body_bytes = 0
-        self._parts: list[bytes] = []
-        self._complete = False
-        self._waiter: asyncio.Future[None] | None = None
+    connection: "Connection"
+    method: str
+    target: bytes
+    headers: dict[bytes, bytes]
+    received_s: float  # the loop's time when the head was complete
+    keep_alive: bool
+    version: str = "1.1"
+    state: object = None  # for the application: what it knows of this exchange
+    fault: GatewayError | None = None
+    started: bool = False  # the status line has been sent
+    finished: bool = False  # the whole answer has been sent
+    gone: bool = False  # the client has left
+    interrupted: bool = False  # the server is going down and the drain limit is reached
+    chunked: bool = False
+    expects_continue: bool = False
+    body_bytes: int = 0
+    body_complete: bool = False
+    parts: list[bytes] = []
+    waiter: asyncio.Future[None] | None = None
 
     @property
     def path(self) -> str:
@@ -124,76 +102,72 @@ class Exchange:
     @property
     def peer(self) -> str:
         """The address at the other end of the socket; empty where there is none."""
-        return self._connection.peer
+        return self.connection.peer
 
     @property
     def draining(self) -> bool:
         """The server takes nothing new any more."""
-        return self._connection.server.draining
+        return self.connection.server.draining
 
     async def body(self) -> bytes:
         """The whole body. Raises RequestTooLarge, RequestTimeout, BadRequest; each of them ends the connection."""
-        if not self._complete and self.fault is None:
-            await self._connection.receive_body(self)
+        if not self.body_complete and self.fault is None:
+            await self.connection.receive_body(self)
         if self.fault is not None:
             raise self.fault
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
     def respond(self, status: int, headers: bytes, body: bytes = b"") -> None:
         """Send the whole answer. `headers` is a block of lines (see `header_block`) without framing headers."""
-        self._connection.send_answer(self, status, headers, body)
+        self.connection.send_answer(self, status, headers, body)
 
     def start(self, status: int, headers: bytes) -> None:
         """Send the head of an answer whose length is not known."""
-        self._connection.send_head(self, status, headers)
+        self.connection.send_head(self, status, headers)
 
     def write(self, data: bytes) -> None:
         """Send a part of the body, in one write. Never blocks; see `drain` and `throttle`."""
-        self._connection.send_part(self, data)
+        self.connection.send_part(self, data)
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last part and end the answer."""
-        self._connection.send_end(self, data)
+        self.connection.send_end(self, data)
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written."""
-        await self._connection.writable()
+        await self.connection.writable()
 
     def throttle(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         """Call `pause` when unsent bytes pass the limit and `resume` when they have gone out."""
-        self._connection.throttle(pause, resume)
+        self.connection.throttle(pause, resume)
 
     def abort(self) -> None:
         """Cut the connection at once."""
-        self._connection.abort()
+        self.connection.abort()
 
     def add_part(self, data: bytes) -> None:
-        self._parts.append(data)
+        self.parts.append(data)
         self.body_bytes += len(data)
 
     def join_parts(self, first: int) -> int:
         """Make one of the parts from `first` on, so that a chunk of one byte costs one byte; how many there are now."""
-        if len(self._parts) > first + 1:
-            self._parts[first:] = [b"".join(self._parts[first:])]
-        return len(self._parts)
+        if len(self.parts) > first + 1:
+            self.parts[first:] = [b"".join(self.parts[first:])]
+        return len(self.parts)
 
     def complete_body(self, fault: GatewayError | None = None) -> None:
-        self._complete = True
+        self.body_complete = True
         self.fault = self.fault or fault
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    @property
-    def body_complete(self) -> bool:
-        return self._complete
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     @property
     def body_awaited(self) -> bool:
-        return self._waiter is not None
+        return self.waiter is not None
 
     def await_body(self) -> "asyncio.Future[None]":
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
+        self.waiter = asyncio.get_running_loop().create_future()
+        return self.waiter
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -316,6 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         "_target",
         "_transport",
         "_waiting",
+        "_wake",
         "_writable",
         "deadline",
         "exchange",
@@ -333,6 +308,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
         self.task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None  # what the task waits for between requests
         self._waiting: deque[Exchange] = deque()
         self._receiving: Exchange | None = None  # the one whose body is coming in
         self._receiving_since_s = 0.0
@@ -484,9 +460,7 @@ class Connection(asyncio.BufferedProtocol):
         headers = self._headers
         parser = self._parser
         self._in_head = False
-        exchange = Exchange(self, parser.get_method().decode(), self._target, headers)
-        exchange.received_s = now
-        exchange.keep_alive = parser.should_keep_alive()
+        exchange = Exchange(self, parser.get_method().decode(), self._target, headers, now, parser.should_keep_alive())
         fault = self._fault or self._guard(exchange, headers)
         if fault is not None:
             exchange.fault = fault
@@ -495,11 +469,7 @@ class Connection(asyncio.BufferedProtocol):
         self._receiving_since_s = now
         deadline = now + self.server.settings.body_timeout_s
         self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
-        if self.task is None:
-            self.exchange = exchange
-            self.task = self._loop.create_task(self._serve(exchange))
-        else:
-            self._waiting.append(exchange)
+        self._run(exchange)
 
     def on_body(self, data: bytes) -> None:
         exchange = self._receiving
@@ -640,15 +610,9 @@ class Connection(asyncio.BufferedProtocol):
             receiving.keep_alive = False
             receiving.complete_body(fault)
             return
-        exchange = Exchange(self, "GET", self._target, self._headers)
-        exchange.received_s = self._loop.time()
-        exchange.keep_alive = False
+        exchange = Exchange(self, "GET", self._target, self._headers, self._loop.time(), keep_alive=False)
         exchange.complete_body(fault)
-        if self.task is None:
-            self.exchange = exchange
-            self.task = self._loop.create_task(self._serve(exchange))
-        else:
-            self._waiting.append(exchange)
+        self._run(exchange)
 
     def _check_body_pace(self, now: float, exchange: Exchange) -> None:
         settings = self.server.settings
@@ -699,12 +663,21 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- running
 
-    async def _serve(self, exchange: Exchange) -> None:
-        """Answer this request and those that are pipelined behind it."""
-        following: Exchange | None = exchange
+    def _run(self, exchange: Exchange) -> None:
+        """Answer `exchange` now, or when those before it have been answered."""
+        if self.exchange is not None:
+            self._waiting.append(exchange)
+            return
+        self.exchange = exchange
+        if self.task is None:
+            self.task = self._loop.create_task(self._serve())
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _serve(self) -> None:
+        """Answer the connection's requests one after the other. One task for all: a new one costs more than a wait."""
         try:
-            while following is not None:
-                exchange = self.exchange = following
+            while (exchange := self.exchange) is not None:
                 try:
                     if exchange.fault is not None:
                         self.server.on_error(exchange, exchange.fault)
@@ -717,14 +690,24 @@ class Connection(asyncio.BufferedProtocol):
                     self._answer_error(exchange, InternalError("The gateway had an internal fault."))
                 if not exchange.finished:
                     self._give_up(exchange)
-                following = self._advance(exchange)
-                if following is not None and self._paused_writing:
+                self._advance(exchange)
+                if self.exchange is None:
+                    if self._transport.is_closing() or self._lingering:
+                        return
+                    self._wake = self._loop.create_future()
+                    await self._wake
+                elif self._paused_writing:
                     await self.writable()
-        except BaseException:  # a cancellation, or a fault in `on_error`
-            if exchange.interrupted and exchange.finished:
+        except asyncio.CancelledError:
+            exchange = self.exchange
+            if exchange is not None and exchange.interrupted and exchange.finished:
                 self._transport.close()
             else:
                 self.abort()
+            raise
+        except Exception:
+            log.exception("error could not be rendered", peer=self.peer)
+            self.abort()
             raise
 
     def _give_up(self, exchange: Exchange) -> None:
@@ -739,29 +722,26 @@ class Connection(asyncio.BufferedProtocol):
         if not exchange.started and not exchange.gone:
             self.server.on_error(exchange, error)
 
-    def _advance(self, done: Exchange) -> Exchange | None:
-        """The next request, if one waits; else the connection rests, lingers or closes."""
+    def _advance(self, done: Exchange) -> None:
+        """Go on with the next request, if one waits; else the connection rests, lingers or closes."""
         self._on_pause = self._on_resume = None
         self.exchange = None
+        done.state = None  # what the application keeps may point back: a cycle would outlive the request
         if self._transport.is_closing():
-            self.task = None
-            return None
+            return
         if done.keep_alive and self._waiting:
             self._resume_reading()
             following = self.exchange = self._waiting.popleft()
             if self._ended:
                 self._probe(following)
-            return following
-        self.task = None
-        if done.keep_alive and not self._lingering and not self._ended:
+        elif done.keep_alive and not self._lingering and not self._ended:
             self._resume_reading()
             if not self._in_head:
                 deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
                 self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
-            return None
-        self._linger(done)
-        self._waiting.clear()
-        return None
+        else:
+            self._linger(done)
+            self._waiting.clear()
 
     def _linger(self, done: Exchange) -> None:
         """Close so that the client can still read the answer: unread bytes would turn the close into a reset."""

@@ -1,0 +1,58 @@
+# `make help` lists the commands. Each does its own set-up, once: finished steps leave a file in .venv/ready.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/ready
+NODE := tests/clients/node
+PIP := $(BIN)/pip --disable-pip-version-check --quiet install
+
+.DEFAULT_GOAL := help
+.PHONY: run test check bench bench-peers docs help
+
+run: $(READY)/run ## Start the gateway, with simulated upstreams where no provider key is set (ARGS="--port 9000")
+	@$(BIN)/vipcloud serve $(ARGS)
+
+test: $(READY)/dev $(READY)/node check ## Check the code, then run every test (ARGS="tests/http -k drain")
+	@requirements/debian curl=curl chromium=chromium
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)/dev ## Format, lint, types, and the rules of the house, in seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy bench
+	$(BIN)/python -m pytest tests/house
+
+bench: $(READY)/dev ## What a request costs beside nginx, in about 3 minutes (ARGS="--rounds 1")
+	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: $(READY)/dev ## The same work through LiteLLM's proxy and Portkey's gateway, installed on the spot
+	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux node=nodejs npm=npm
+	@$(BIN)/python bench/peers.py $(ARGS)
+
+docs: $(READY)/run ## Write docs/reference anew from the code
+	$(BIN)/python -m vipcloud.cli.reference
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+$(BIN)/python:
+	@requirements/venv $(PYTHON)
+
+$(READY)/run: requirements/runtime.lock pyproject.toml | $(BIN)/python
+	@echo "Setting up .venv from requirements/runtime.lock ..." >&2
+	@$(PIP) --require-hashes --no-deps --requirement requirements/runtime.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@mkdir -p $(READY) && touch $@
+
+$(READY)/dev: requirements/dev.lock $(READY)/run
+	@echo "Adding what tests need from requirements/dev.lock ..." >&2
+	@$(PIP) --require-hashes --no-deps --requirement requirements/dev.lock
+	@touch $@
+
+$(READY)/node: $(NODE)/package-lock.json $(NODE)/package.json $(READY)/dev
+	@requirements/debian node=nodejs npm=npm
+	@cd $(NODE) && npm ci --silent
+	@touch $@
