@@ -311,7 +311,7 @@ def _secret(kind: type, value: object) -> object:
         if not value.startswith("env:"):
             return Secret(value)
         return environment_secret(value[4:]) or Secret("")
-    raise msgspec.ValidationError(f"Expected `str`, got `{type(value).__name__}`")
+    raise TypeError(f"Expected `str`, got `{type(value).__name__}`")  # msgspec adds the setting's path
 
 
 def _without_unset_keys(settings: Settings) -> Settings:

@@ -85,6 +85,8 @@ def test_a_wrong_key_is_shown_in_part(token: bytes, shown: str) -> None:
     [
         ("ada@example.com", "ada@example.com"),
         ("  Ada.Lovelace+vip@Sub.Example.COM ", "ada.lovelace+vip@sub.example.com"),
+        ("a@b.c", "a@b.c"),
+        ("ops@localhost", "ops@localhost"),
         ("o'neil@xn--bcher-kva.example", "o'neil@xn--bcher-kva.example"),
     ],
 )
@@ -99,8 +101,6 @@ def test_an_address_is_unique_whatever_its_case(text: str, email: str) -> None:
         "ada",
         "ada@",
         "@example.com",
-        "ada@localhost",
-        "ada@example",
         "ada@example..com",
         "ada@.com",
         "a..da@example.com",
@@ -110,7 +110,6 @@ def test_an_address_is_unique_whatever_its_case(text: str, email: str) -> None:
         "ada@example.com, bob@example.com",
         "ada@example.com\nbcc: bob@example.com",
         "ada@exämple.com",
-        "ada@127.0.0.1",
         "a" * 65 + "@example.com",
         "a@" + "b." * 130 + "com",
     ],

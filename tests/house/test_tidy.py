@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "vipcloud"
 
 # The server's last resort and a worker's loop. Each logs with its traceback.
-CATCHES_EVERYTHING = {"http/server.py": 1, "ledger/bookkeeper.py": 1}
+CATCHES_EVERYTHING = {"http/server.py": 1, "gateway/housekeeping.py": 1}
 
 LEFT_UNDONE = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 

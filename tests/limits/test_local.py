@@ -1,14 +1,31 @@
+from typing import NamedTuple
+
 import pytest
 
 from vipcloud.clock import ManualClock
 from vipcloud.errors import InsufficientCredit, RateLimited
-from vipcloud.limits.guard import Funds, Permit
+from vipcloud.limits.guard import Permit
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask, Limits
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 
 NO_LIMITS = Limits(rpm=0, rpd=0, concurrency=0)
 FREE = Ask(NanoUSD(0), PicoUSDPerToken(0), 100)
+
+
+class Funds(NamedTuple):
+    """What an account was granted, and what had been charged when it was first met."""
+
+    granted_nanousd: int
+    charged_nanousd: int
+
+
+class Account(NamedTuple):
+    id: str
+    granted_nanousd: int
+    charged_nanousd: int
+
+
 BROKE = Funds(NanoUSD(0), NanoUSD(0))
 RICH = Funds(NanoUSD(5 * NANO), NanoUSD(0))
 
@@ -25,7 +42,7 @@ class Desk:
         self, limits: Limits = NO_LIMITS, funds: Funds = BROKE, ask: Ask = FREE, account: str = "a"
     ) -> Permit:
         self._count += 1
-        return await self.guard.admit(f"r{self._count}", account, limits, funds, ask)
+        return await self.guard.admit(f"r{self._count}", Account(account, *funds), limits, ask)
 
 
 async def test_exactly_n_requests_pass_in_any_sixty_seconds() -> None:

@@ -4,6 +4,7 @@ import secrets
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from sqlalchemy import Connection
 
 from vipcloud.accounts import store
@@ -90,7 +91,7 @@ def show(
         context.print_json(shown)
         return
     for name, value in shown.items():
-        context.out.print(f"[bold]{name:12}[/] {_text(value)}")
+        context.out.print(f"[bold]{name:12}[/] {escape(_text(value))}")
     context.out.print("")
     columns = ["time", "model", "outcome", "tokens in", "tokens out", "charge_usd", "request"]
     rows = [

@@ -9,7 +9,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,6 +25,8 @@ from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
+
+PIPED_WIDTH = 10_000  # columns: nobody looks at it, and a line is a row
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -49,9 +53,10 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (SettingsError, AccountsError, LedgerError, JournalError) as error:
-            err.print(f"[bold red]Error:[/] {error}", markup=True)
+            err.print(f"[bold red]Error:[/] {escape(str(error))}")
         except SQLAlchemyError as error:
-            err.print(f"[bold red]Error:[/] the store cannot be used: {getattr(error, 'orig', None) or error}")
+            reason = escape(str(getattr(error, "orig", None) or error))
+            err.print(f"[bold red]Error:[/] the store cannot be used: {reason}")
         raise typer.Exit(1)
 
     return run
@@ -78,9 +83,12 @@ _config: Path | None = None
 
 
 def open_store(settings: Settings) -> Engine:
-    """The store, with its tables brought up to this version."""
-    settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = storage.open_engine(settings.store_url)
+    """The store, with its tables brought up to this version. Raises SettingsError and SQLAlchemyError."""
+    try:
+        settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = storage.open_engine(settings.store_url)
+    except OSError as error:
+        raise SettingsError(f"data: the folder {error.filename} cannot be used: {error.strerror}.") from error
     migrate.upgrade(engine)
     return engine
 
@@ -107,10 +115,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[str] = frozenset()) -> None:
-    """A table; `numbers` are the columns that are aligned to the right."""
+    """A table; `numbers` are the columns that are aligned to the right. Only a terminal has cells broken to fit it."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    out.print(table)
+        table.add_row(*map(Text, row))
+    console = out if out.is_terminal else Console(width=PIPED_WIDTH)
+    console.print(table)

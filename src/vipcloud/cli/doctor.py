@@ -7,6 +7,7 @@ from typing import Literal
 
 import typer
 import uvloop
+from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from vipcloud.accounts import store
@@ -48,9 +49,9 @@ def doctor(as_json: context.AsJSON = False, data: context.Data = None, config: c
         context.print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            context.out.print(f"{_MARKS[finding.verdict]}  [bold]{finding.what}[/]: {finding.detail}")
+            context.out.print(f"{_MARKS[finding.verdict]}  [bold]{finding.what}[/]: {escape(finding.detail)}")
             if finding.advice:
-                context.out.print(f"        {finding.advice}")
+                context.out.print(f"        {escape(finding.advice)}")
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 

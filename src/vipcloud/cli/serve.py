@@ -137,10 +137,10 @@ async def run(settings: Settings, catalog: Catalog, engine: Engine, helpers: lis
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     with gateway(settings, catalog, engine, context.clock, reload) as built:
         bound = await listen(built.server, settings)
+        greet(settings, bound, engine, simulated=simulated)
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
             watchers.append(tasks.create_task(built.housekeeping.run()))
-            greet(settings, bound, engine, simulated=simulated)
             relax_collector()
             await stop.wait()
             await built.server.close(settings.server.drain_timeout_s)
@@ -202,7 +202,7 @@ def raise_file_limit() -> None:
 def greet(settings: Settings, port: int, engine: Engine, *, simulated: bool) -> None:
     """Say where it listens, and how to make a first call."""
     host = settings.server.host if settings.server.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
-    base = f"http://{host}:{port}/v1"
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     out = context.out
     out.print(f"[bold green]vipcloud[/] is ready.\n  base URL  [bold]{base}[/]")
     if not simulated:

@@ -50,12 +50,9 @@ class App:
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange. GatewayErrors go on to `render_error` through the server."""
         call = self._call(exchange)
-        route = self._known.get((exchange.method, exchange.target))
+        route = self._known.get((exchange.method, exchange.target), self._search)
         try:
-            if route is not None:
-                await route(call)
-            else:
-                await self._search(call)
+            await route(call)
         except asyncio.CancelledError:
             if not exchange.interrupted:
                 raise

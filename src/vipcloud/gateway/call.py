@@ -1,5 +1,7 @@
 """One request as the data plane sees it: the exchange, its ids, and what the steps learn on the way."""
 
+from msgspec import Struct
+
 from vipcloud.http.deadlines import NEVER
 from vipcloud.http.server import Exchange
 
@@ -9,23 +11,20 @@ PING_EVENT = b": ping\n\n"
 PING_JSON = b" "  # white space before the JSON changes nothing for a parser
 
 
-class Call:
+class Call(Struct, eq=False):
     """`head` is the block of headers that every answer to this call begins with.
 
     It is a member of `Deadlines` while an upstream is at work: when nothing has been sent for too long, it sends what
     tunnels and browsers take for a sign of life. The status is 200 from then on, and failures travel in the body.
     """
 
-    __slots__ = ("_ping_s", "deadline", "exchange", "head", "rest", "serial", "streams")
-
-    def __init__(self, exchange: Exchange, serial: str, head: bytes) -> None:
-        self.exchange = exchange
-        self.serial = serial
-        self.head = head
-        self.rest = ""  # what a `/*` route's path ends with, decoded
-        self.streams = False  # the answer is a stream of events
-        self.deadline = NEVER
-        self._ping_s = 0.0
+    exchange: Exchange
+    serial: str
+    head: bytes
+    rest: str = ""  # what a `/*` route's path ends with, decoded
+    streams: bool = False  # the answer is a stream of events
+    deadline: float = NEVER
+    ping_s: float = 0.0
 
     @property
     def request_id(self) -> str:
@@ -38,11 +37,6 @@ class Call:
     def respond(self, status: int, body: bytes) -> None:
         """Answer with JSON."""
         self.exchange.respond(status, self.head + JSON, body)
-
-    def ping_from(self, deadline: float, interval_s: float) -> None:
-        """Send a sign of life at `deadline` (the loop's time), then after each `interval_s` of silence."""
-        self.deadline = deadline
-        self._ping_s = interval_s
 
     def send_part(self, data: bytes) -> None:
         """Send a part of a stream, opening it if it is the first."""
@@ -64,7 +58,7 @@ class Call:
 
     def expire(self, now: float) -> None:
         """The silence has lasted long enough."""
-        self.deadline = now + self._ping_s
+        self.deadline = now + self.ping_s
         exchange = self.exchange
         if exchange.finished or exchange.gone:
             self.deadline = NEVER

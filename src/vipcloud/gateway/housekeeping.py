@@ -24,8 +24,11 @@ class Housekeeping:
 
     async def run(self) -> None:
         while True:
-            await self._parts.directory.poll_changes()
-            self._follow_catalog()
+            try:
+                await self._parts.directory.poll_changes()
+                self._follow_catalog()
+            except Exception:  # serving goes on without the news; `/readyz` says when they are too old
+                log.exception("housekeeping failed")
             await asyncio.sleep(self._parts.settings.gateway.poll_interval_s)
 
     def _follow_catalog(self) -> None:

@@ -26,11 +26,11 @@ from vipcloud.gateway.bill import Bill, Outcome
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.relay import StreamRelay
-from vipcloud.gateway.upstreams import AttemptFailed, Way, broken
+from vipcloud.gateway.upstreams import AttemptFailed, Upstreams, Way, broken
 from vipcloud.http.client import ClientError
 from vipcloud.ledger.journal import JournalError
-from vipcloud.limits.guard import Funds, Permit
-from vipcloud.limits.rules import Ask, Limits, whole_seconds
+from vipcloud.limits.guard import Permit
+from vipcloud.limits.rules import Ask, whole_seconds
 from vipcloud.metering import estimate
 from vipcloud.money import NanoUSD
 from vipcloud.providers import failures, reply, translate
@@ -48,7 +48,9 @@ async def chat(call: Call, parts: Parts) -> None:
     if exchange.draining:
         raise Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
     headers = exchange.headers
-    check_content_type(headers.get(b"content-type"))
+    kind = headers.get(b"content-type")
+    if kind != b"application/json":
+        check_content_type(kind)
     token = bearer(headers)
     principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
     body = await exchange.body()
@@ -100,23 +102,17 @@ async def admit(
     call: Call, parts: Parts, principal: Principal, request: ChatRequest, model: Model, body_bytes: int
 ) -> Permit:
     """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
-    account, prices, settings = principal.account, model.prices, parts.settings
+    account, prices = principal.account, model.prices
     assert prices is not None, "the catalogue serves no model without a price"
     tokens_in = body_bytes if body_bytes <= SMALL_BODY_BYTES else requests.text_bytes(request)
     if tokens_in > model.context_tokens:
         tokens_in = model.context_tokens
-    asked = request.output_tokens_max or model.output_tokens_max
-    if asked > model.output_tokens_max:
-        asked = model.output_tokens_max
+    most = model.output_tokens_max
+    asked = request.max_completion_tokens or request.max_tokens or most
+    if asked > most:
+        asked = most
     ask = Ask(NanoUSD(-(-tokens_in * prices.input // 1000)), prices.output, asked)
-    tier = settings.tiers.get(account.tier) or settings.tiers["payg"]
-    limits = Limits(
-        tier.rpm if account.rpm is None else account.rpm,
-        tier.rpd if account.rpd is None else account.rpd,
-        tier.concurrency if account.concurrency is None else account.concurrency,
-    )
-    funds = Funds(NanoUSD(account.granted_nanousd), NanoUSD(account.charged_nanousd))
-    permit = await parts.guard.admit(call.completion_id, account.id, limits, funds, ask)
+    permit = await parts.guard.admit(call.completion_id, account, parts.tiers.limits(account), ask)
     if permit.limit_requests:
         call.head += b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n%b" % (
             permit.limit_requests,
@@ -183,26 +179,28 @@ async def serve(attempt: Attempt, ways: list[Way]) -> None:
     parts, call, bill = attempt.parts, attempt.call, attempt.bill
     settings = parts.settings.gateway
     stream = call.streams = bill.streamed
-    call.ping_from(
-        call.exchange.received_s + (settings.ping_stream_s if stream else settings.ping_unary_s), settings.ping_stream_s
-    )
+    serve_one = serve_stream if stream else serve_unary
+    call.ping_s = settings.ping_stream_s
+    call.deadline = call.exchange.received_s + (settings.ping_stream_s if stream else settings.ping_unary_s)
     parts.deadlines.add(call)
     failed: AttemptFailed | None = None
     try:
-        for number, way in enumerate(ways[: settings.attempts_max], 1):
-            bill.way, bill.attempts = way, number
-            way.account.running += 1
+        for way in ways[: settings.attempts_max]:
+            bill.way = way
+            bill.attempts += 1
+            account = way.account
+            account.running += 1
             try:
-                await (serve_stream if stream else serve_unary)(attempt, way)
+                await serve_one(attempt, way)
             except AttemptFailed as error:
                 failed = error
                 if not error.retryable:
                     break
             else:
-                way.health.note_success(way.model)
+                account.health.note_success(way.candidate.upstream_model)
                 return
             finally:
-                way.account.running -= 1
+                account.running -= 1
     finally:
         parts.deadlines.discard(call)
     assert failed is not None, "there was a way to try"
@@ -219,7 +217,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
         raise broken(error, way) from error
     finally:
         response.abort()
-    faults = Faults(parts, way)
+    faults = Faults(parts.upstreams, way)
     try:
         answer = reply.read_reply(
             payload,
@@ -248,7 +246,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     """
     parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
     settings, loop = parts.settings, asyncio.get_running_loop()
-    faults = Faults(parts, way)
+    faults = Faults(parts.upstreams, way)
     translator = StreamTranslator(
         ChunkWriter(
             call.completion_id,
@@ -296,25 +294,22 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         raise faults.failed(failure)
 
 
-class Faults:
+class Faults(Struct, eq=False):
     """Errors that an upstream reports inside an answer of status 200, with what they say about our account."""
 
-    __slots__ = ("_failed", "_parts", "_way")
-
-    def __init__(self, parts: Parts, way: Way) -> None:
-        self._parts = parts
-        self._way = way
-        self._failed: AttemptFailed | None = None
+    upstreams: Upstreams
+    way: Way
+    reported: AttemptFailed | None = None
 
     def classify(self, payload: dict[str, Any]) -> failures.Failure:
-        failure = failures.classify_event(self._way.account.provider, payload)
-        self._failed = self._parts.upstreams.failed(self._way, failure)
+        failure = failures.classify_event(self.way.account.provider, payload)
+        self.reported = self.upstreams.failed(self.way, failure)
         return failure
 
     def failed(self, error: GatewayError) -> AttemptFailed:
         """How the attempt failed with `error`: as the upstream said, or else, if it is the upstream's, retryable."""
-        if self._failed is not None:
-            return self._failed
+        if self.reported is not None:
+            return self.reported
         return AttemptFailed(
             error, retryable=isinstance(error, UpstreamFailed) and not isinstance(error, UpstreamTimeout)
         )

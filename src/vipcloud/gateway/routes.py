@@ -5,7 +5,7 @@ from functools import partial
 import msgspec
 
 from vipcloud.dialects import models as dialect
-from vipcloud.errors import ModelNotFound
+from vipcloud.errors import ModelNotFound, NotImplementedYet
 from vipcloud.gateway import pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
@@ -13,6 +13,15 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.providers.catalog import entry
 
 CHANGES_LAG_MAX_S = 15.0
+NOT_SERVED = (  # of OpenAI's API: an honest 501 tells more than a 404
+    "/completions",
+    "/embeddings",
+    "/responses",
+    "/moderations",
+    "/images/generations",
+    "/audio/speech",
+    "/audio/transcriptions",
+)
 
 
 def table(parts: Parts) -> dict[str, dict[str, Route]]:
@@ -29,6 +38,9 @@ def table(parts: Parts) -> dict[str, dict[str, Route]]:
             raise ModelNotFound(call.rest)
         call.respond(200, dialect.model_body(entry(model)))
 
+    async def not_served(call: Call) -> None:
+        raise NotImplementedYet(f"{call.exchange.path} is not served yet; chat completions and models are.")
+
     async def healthz(call: Call) -> None:
         call.respond(200, b'{"status":"ok"}')
 
@@ -40,6 +52,7 @@ def table(parts: Parts) -> dict[str, dict[str, Route]]:
         "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
+        **{path: {"POST": not_served} for path in NOT_SERVED},
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
     }

@@ -46,6 +46,11 @@ class UpstreamAccount:
     _authorization: str = ""
     _heads: dict[str, bytes] = field(default_factory=dict)
 
+    def renew(self, provider: Provider) -> None:
+        """Take the provider's row of a new catalogue."""
+        self.provider = provider
+        self._authorization = ""  # what was built of the former row is built anew
+
     def head(self, now_ms: int, accept: str) -> bytes:
         """The request line and headers of a call, up to the length of its body."""
         authorization = auth.auth_header(self.provider, self.key.reveal(), now_ms)
@@ -170,6 +175,8 @@ class Upstreams:
             address, prefix = split_url(url)
         except ValueError as error:
             raise SettingsError(f"upstreams.{provider.id}.base_url: {error}.") from error
+        if not keys:
+            return []
         origin, path = self._client.origin(address), prefix + provider.chat_path
         known = {
             (account.key, account.origin, account.path): account for account in self._accounts.get(provider.id, [])
@@ -179,7 +186,7 @@ class Upstreams:
             account = known.get((key, origin, path)) or UpstreamAccount(
                 provider, key, origin, path, AccountHealth(per_model=provider.limits_per == "model")
             )
-            account.provider = provider
+            account.renew(provider)
             accounts.append(account)
         return accounts
 

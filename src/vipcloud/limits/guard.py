@@ -24,15 +24,19 @@ class Permit(Struct, gc=False):
     settled: bool = False
 
 
-class Funds(Struct, frozen=True, gc=False):
-    """An account's money as the store last told: what was granted, and what had been charged by then."""
+class Payer(Protocol):
+    """An account's money as the store last told: what was granted, and what had been charged when it was first read."""
 
-    granted_nanousd: NanoUSD
-    charged_nanousd: NanoUSD
+    @property
+    def id(self) -> str: ...
+    @property
+    def granted_nanousd(self) -> int: ...
+    @property
+    def charged_nanousd(self) -> int: ...
 
 
 class Guard(Protocol):
-    async def admit(self, request_id: str, account_id: str, limits: Limits, funds: Funds, ask: Ask) -> Permit:
+    async def admit(self, request_id: str, payer: Payer, limits: Limits, ask: Ask) -> Permit:
         """Raises RateLimited or InsufficientCredit; a refusal consumes nothing."""
         ...
 

@@ -6,9 +6,10 @@ later readings of the store only raise what was granted. The journal carries the
 
 from vipcloud.clock import Clock
 from vipcloud.errors import InsufficientCredit, RateLimited
-from vipcloud.limits.guard import Funds, Permit
+from vipcloud.limits.guard import Payer, Permit
 from vipcloud.limits.rules import (
     DAY_S,
+    WINDOW_S,
     AccountState,
     Ask,
     Limits,
@@ -25,44 +26,43 @@ class LocalGuard:
 
     def __init__(self, clock: Clock, lease_s: float) -> None:
         self._clock = clock
+        self._now_s = clock.monotonic_s
         self._lease_s = lease_s
         self._accounts: dict[str, AccountState] = {}
 
-    async def admit(self, request_id: str, account_id: str, limits: Limits, funds: Funds, ask: Ask) -> Permit:
-        now_s = self._clock.monotonic_s()
+    async def admit(self, request_id: str, payer: Payer, limits: Limits, ask: Ask) -> Permit:
+        now_s = self._now_s()
+        account_id = payer.id
         state = self._accounts.get(account_id)
         if state is None:
-            state = self._accounts[account_id] = AccountState(charged_nanousd=funds.charged_nanousd)
-        if limits.rpm:
+            state = self._accounts[account_id] = AccountState(charged_nanousd=payer.charged_nanousd)
+        admitted, leases, rpm = state.admitted, state.leases, limits.rpm
+        if rpm:
             state.forget_old(now_s)
-            if len(state.admitted) >= limits.rpm:
+            if len(admitted) >= rpm:
                 raise RateLimited(
-                    f"Rate limit reached: {limits.rpm} requests per minute.", retry_after_s=state.next_slot_s(now_s)
+                    f"Rate limit reached: {rpm} requests per minute.", retry_after_s=state.next_slot_s(now_s)
                 )
         if limits.rpd:
             self._check_day(state, limits.rpd)
-        if limits.concurrency and len(state.leases) >= limits.concurrency:
-            state.forget_lapsed(now_s)
-            if len(state.leases) >= limits.concurrency:
-                raise RateLimited(
-                    f"Rate limit reached: {limits.concurrency} requests at the same time.",
-                    retry_after_s=CONCURRENCY_RETRY_S,
-                )
-        tokens, held = ask.output_tokens, ask.hold(ask.output_tokens)
+        if limits.concurrency and len(leases) >= limits.concurrency:
+            self._check_concurrency(state, limits.concurrency, now_s)
+        tokens = ask.output_tokens
+        held = ask.hold(tokens)
         if held:
-            credit = funds.granted_nanousd - state.charged_nanousd - state.held_nanousd
+            credit = payer.granted_nanousd - state.charged_nanousd - state.held_nanousd
             if held > credit:
                 tokens = affordable_tokens(ask, credit)
                 if not tokens:
                     raise InsufficientCredit(_no_credit(credit))
                 held = ask.hold(tokens)
             state.held_nanousd += held
-        if limits.rpm:
-            state.admitted.append(now_s)
         state.day_count += 1
-        state.leases[request_id] = now_s + self._lease_s
-        remaining = limits.rpm - len(state.admitted) if limits.rpm else 0
-        return Permit(request_id, account_id, held, tokens, limits.rpm, remaining, state.next_slot_s(now_s))
+        leases[request_id] = now_s + self._lease_s
+        if not rpm:
+            return Permit(request_id, account_id, held, tokens, 0, 0, 0.0)
+        admitted.append(now_s)
+        return Permit(request_id, account_id, held, tokens, rpm, rpm - len(admitted), admitted[0] + WINDOW_S - now_s)
 
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         assert not permit.settled, "a permit is settled once"
@@ -72,6 +72,13 @@ class LocalGuard:
         state.leases.pop(permit.request_id, None)
         state.held_nanousd -= permit.held_nanousd
         state.charged_nanousd += charge
+
+    def _check_concurrency(self, state: AccountState, concurrency: int, now_s: float) -> None:
+        state.forget_lapsed(now_s)
+        if len(state.leases) >= concurrency:
+            raise RateLimited(
+                f"Rate limit reached: {concurrency} requests at the same time.", retry_after_s=CONCURRENCY_RETRY_S
+            )
 
     def _check_day(self, state: AccountState, rpd: int) -> None:
         wall_s = self._clock.wall_s()

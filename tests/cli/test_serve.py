@@ -1,0 +1,152 @@
+"""The program as people run it: greeting, helpers, ends of every kind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+pytestmark = LINUX
+
+
+def accepts(base: str) -> bool:
+    port = int(base.rpartition(":")[2].partition("/")[0])
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_greets_serves_and_ends_when_told(serve, vipcloud, data: Path) -> None:
+    served = serve()
+    assert served.greeting.startswith("vipcloud is ready.")
+    assert "simulated" in served.greeting
+    assert served.key.startswith("vc-sk-")
+    shown = served.greeting[served.greeting.index("curl") :].replace("\\\n", "")
+    said = subprocess.run(["sh", "-c", shown], capture_output=True, text=True)
+    if said.returncode != 127:  # where there is curl
+        assert said.stdout.rstrip().endswith("data: [DONE]"), said
+    status, body = served.chat("Repeat exactly: Zyzzyva")
+    assert (status, b"Zyzzyva" in body) == (200, True)
+    status, body = served.chat("Zyzzyva", stream=True)
+    assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+    assert served.chat("Zyzzyva [[fault=status:500]]")[0] == 502
+    assert served.chat("Zyzzyva", temperature="Zyzzyva")[0] == 400
+    keys = vipcloud.json("keys", "list")
+    assert [key["name"] for key in keys] == ["vipcloud serve"]
+    assert served.end() == 0
+    assert not accepts(served.base)
+    rows = vipcloud("accounts", "show", "demo@example.com").stdout.count("chatcmpl-")
+    assert rows >= 3  # the bookkeeper has booked all before it ended
+    written = [path for path in data.rglob("*") if path.is_file() and b"Zyzzyva" in path.read_bytes()]
+    assert written == []
+    assert "Zyzzyva" not in served.errors.read_text()
+    assert "Traceback" not in served.errors.read_text()
+
+
+def test_a_stream_under_way_is_finished_before_the_end(serve) -> None:
+    served = serve()
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(served.chat, "Count to 20 [[pace_ms=30]]", stream=True)
+        assert served.chat("Hello")[0] == 200
+        assert served.end(signal.SIGINT) == 0
+        status, body = answer.result()
+    assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+
+
+def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipcloud, until, runs) -> None:
+    served = serve()
+    assert len(served.children) == 3
+    answered = sum(served.chat(f"Count to {number}", stream=number % 2 == 0)[0] == 200 for number in range(8))
+    served.end(signal.SIGKILL)
+    assert answered == 8
+    until(lambda: not any(map(runs, served.children)))
+    assert not accepts(served.base)
+
+    again = serve()
+    shown = vipcloud("accounts", "show", "demo@example.com").stdout
+    assert shown.count("chatcmpl-") == answered
+    assert again.chat()[0] == 200
+
+
+def test_a_killed_bookkeeper_is_started_again(serve, vipcloud, until) -> None:
+    served = serve()
+    first = served.child(" bookkeeper")
+    assert first is not None
+    assert served.chat()[0] == 200
+    os.kill(first, signal.SIGKILL)
+    second = until(lambda: (pid := served.child(" bookkeeper")) != first and pid)
+    served.children.append(second)
+    assert served.chat()[0] == 200
+    until(lambda: vipcloud("accounts", "show", "demo@example.com").stdout.count("chatcmpl-") == 2)
+    assert "helper process ended" in served.errors.read_text()
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "vipcloud", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=15)
+
+
+def test_a_second_one_says_what_is_in_its_way(serve, data: Path, tmp_path: Path) -> None:
+    served = serve()
+    port = served.base.rpartition(":")[2].partition("/")[0]
+    same_data = run("serve", "--data", str(data), "--port", "0")
+    same_port = run("serve", "--data", str(tmp_path / "other"), "--port", port)
+    for second, word in ((same_data, "Another process writes the journal"), (same_port, f"port {port} on 127.0.0.1")):
+        assert second.returncode == 1
+        assert second.stderr.count("Error:") == 1, second.stderr
+        assert word in second.stderr
+        assert "Traceback" not in second.stderr
+    assert served.chat()[0] == 200
+
+
+def test_sighup_reads_the_catalogue_again(serve, data: Path, until: Callable) -> None:
+    served = serve()
+    (data / "catalog.toml").write_text(
+        '[models.house-model]\nalias_of = "glm-4-air"\nname = "Ours"\nnotes = "x"\ncreated = 1764547200\n'
+    )
+    served.process.send_signal(signal.SIGHUP)
+    until(lambda: served.chat(model="house-model")[0] == 200)
+    assert '"event": "catalogue taken"' in served.errors.read_text()
+
+
+def test_with_a_key_nothing_is_simulated(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-secret-of-ours")
+    served = serve(last_word="accounts create")
+    assert "simulated" not in served.greeting
+    assert len(served.children) == 1
+    assert served.end() == 0
+    assert "sk-secret-of-ours" not in served.greeting + served.errors.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--port", "99999"], "server.port"),
+        (["--config", "absent.toml"], "absent.toml does not exist"),
+    ],
+)
+def test_wrong_settings_stop_the_start(data: Path, arguments: list[str], word: str) -> None:
+    result = run("serve", "--data", str(data), *arguments)
+    assert (result.returncode, word in result.stderr, result.stderr.count("\n")) == (1, True, 1), result.stderr
+
+
+def test_a_simulator_runs_by_itself(data: Path) -> None:
+    command = [sys.executable, "-m", "vipcloud", "sim", "zhipu", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert said["provider"] == "zhipu"
+        assert accepts(said["base_url"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_there_is_no_simulator_for_others() -> None:
+    result = run("sim", "openai")
+    assert (result.returncode, "there are deepseek, zhipu" in result.stderr) == (1, True)

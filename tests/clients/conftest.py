@@ -1,0 +1,89 @@
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Gateway, Process, Simulator, environment
+
+PROVIDERS = ("deepseek", "zhipu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """SDKs in this process read keys, addresses and proxies from the environment, too."""
+    kept = environment()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - set(kept):
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clients")
+
+
+@pytest.fixture(scope="session")
+def demo(folder: Path) -> Iterator[Gateway]:
+    """What `make run` starts: no settings, simulators of its own, and a key in its greeting."""
+    yield from running(Gateway(folder / "demo"))
+
+
+@pytest.fixture(scope="session")
+def simulators(folder: Path) -> Iterator[dict[str, Simulator]]:
+    """Simulated providers by name, their logs at hand."""
+    processes = {name: Process(name, ["sim", name, "--port", "0", "--json"], folder) for name in PROVIDERS}
+    try:
+        yield {
+            name: Simulator(json.loads(process.says(r"\{.*\}")[0])["base_url"]) for name, process in processes.items()
+        }
+    finally:
+        for process in processes.values():
+            process.stop()
+
+
+@pytest.fixture(scope="session")
+def deepseek(simulators: dict[str, Simulator]) -> Simulator:
+    return simulators["deepseek"]
+
+
+@pytest.fixture(scope="session")
+def gateway(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
+    """A gateway in front of `simulators`, with the default limits; it books at once."""
+    yield from running(Gateway(folder / "gateway", upstreams(simulators) + "[journal]\nbook_interval_s = 0.05\n"))
+
+
+@pytest.fixture(scope="session")
+def impatient(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
+    """A gateway with time outs and sizes that a test can reach."""
+    limits = """
+[timeouts]
+first_byte_s = 1.0
+idle_s = 1.0
+total_s = 2.0
+[server]
+body_bytes_max = 1_048_576
+"""
+    yield from running(Gateway(folder / "impatient", upstreams(simulators) + limits))
+
+
+@pytest.fixture(scope="session")
+def lively(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
+    """A gateway that sends signs of life after a fraction of a second of silence."""
+    pings = "[gateway]\nping_stream_s = 0.2\nping_unary_s = 0.2\n"
+    yield from running(Gateway(folder / "lively", upstreams(simulators) + pings))
+
+
+def running(gateway: Gateway) -> Iterator[Gateway]:
+    gateway.start()
+    yield gateway
+    gateway.stop()
+
+
+def upstreams(simulators: dict[str, Simulator]) -> str:
+    """The settings that point a gateway to `simulators`."""
+    return "".join(
+        f'[upstreams.{name}]\nbase_url = "{simulator.base_url}"\nkeys = ["sk-simulated.simulated"]\n'
+        for name, simulator in simulators.items()
+    )

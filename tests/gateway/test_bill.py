@@ -1,0 +1,192 @@
+"""Who pays what: each row of the money table of docs/architecture.md, streamed and not, by an oracle in fractions.
+
+`front_door` checks after every test, these and all others, that no hold is left over, that the guard has charged what
+the books say, and that each charge has its usage row.
+"""
+
+import pytest
+from front_door import House, Reply, charge
+
+MODEL = "deepseek-chat"
+TEXT = "Count to 30"  # the answer is "1, 2, …": four characters a number, and their tokens one each
+
+
+def estimated_tokens(text: str) -> int:
+    """The oracle for a count made here: a quarter token per ASCII character, rounded up."""
+    assert text.isascii()
+    return -(-len(text) // 4)
+
+
+def expect(house: House, request_id: str, outcome: str, *, stream: bool, delivered: str | None = None) -> None:
+    """The request is booked with `outcome`; it cost what was `delivered`, counted here, and nothing if that is None."""
+    row = house.usage(request_id)
+    assert row is not None
+    assert (row.outcome, row.streamed) == (outcome, stream), row
+    if delivered is None:
+        assert (row.prompt_tokens, row.completion_tokens, row.charge_nanousd, row.cost_nanousd) == (0, 0, 0, 0)
+        return
+    assert row.estimated
+    assert row.completion_tokens == estimated_tokens(delivered)
+    assert row.charge_nanousd == charge(MODEL, row.prompt_tokens, row.completion_tokens) > 0
+
+
+STREAM = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+
+
+@STREAM
+@pytest.mark.parametrize(("fields", "reason"), [({}, "stop"), ({"max_tokens": 7}, "length")])
+async def test_complete_costs_the_upstreams_count(house: House, stream: bool, fields: dict, reason: str) -> None:
+    reply = await house.chat(TEXT, stream=stream, **fields)
+    choice = (reply.chunks[-1] if stream else reply.json)["choices"][0]
+    assert choice["finish_reason"] == reason
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.outcome, row.estimated, row.streamed) == ("complete", False, stream)
+    assert row.completion_tokens == (7 if reason == "length" else reply.usage["completion_tokens"])
+    assert row.charge_nanousd == charge(MODEL, row.prompt_tokens, row.completion_tokens)
+
+
+async def test_cached_tokens_cost_the_customer_the_same_and_us_less(house: House) -> None:
+    messages = [{"role": "system", "content": "Be brief. " * 60}, {"role": "user", "content": "Hello"}]
+    first, second = [await house.chat(messages=messages) for _ in range(2)]
+    before, after = house.usage(first.request_id), house.usage(second.request_id)
+    assert before is not None
+    assert after is not None
+    assert (before.cached_tokens, after.cached_tokens > 0) == (0, True)
+    assert second.usage["prompt_tokens_details"]["cached_tokens"] == after.cached_tokens
+    assert after.charge_nanousd == before.charge_nanousd
+    assert after.cost_nanousd < before.cost_nanousd
+
+
+async def test_reasoning_is_output(house: House) -> None:
+    reply = await house.stream("[[reasoning_tokens=40 tokens=10]]", "deepseek-reasoner")
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.completion_tokens, row.reasoning_tokens) == (50, 40)
+    assert row.charge_nanousd == charge("deepseek-reasoner", row.prompt_tokens, 50)
+
+
+@STREAM
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("code:risk", 400), ("status:500", 502), ("html:502", 502), ("status:429", 429), ("cut:0", 502)],
+)
+async def test_a_failure_before_any_content_costs_nothing(house: House, stream: bool, fault: str, status: int) -> None:
+    reply = await house.chat(f"{TEXT} [[fault={fault}]]", stream=stream)
+    assert reply.status == status, reply.body
+    expect(house, reply.request_id, "upstream_failed", stream=stream)
+    assert house.credit() == 5_000_000_000
+
+
+@STREAM
+async def test_a_client_that_leaves_before_the_first_content_pays_nothing(house: House, stream: bool) -> None:
+    async with house.sent(f"{TEXT} [[first_token_ms=60000]]", stream=stream):
+        await house.upstream.called()
+    (row,) = await house.settled()
+    expect(house, row.request_id, "client_gone", stream=stream)
+    assert (await house.upstream.ended())[0]["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("events", [2, 5, 20])
+async def test_a_client_that_leaves_later_pays_for_what_it_was_sent(house: House, events: int) -> None:
+    async with house.live(f"{TEXT} [[fault=stall:{events}]]") as live:
+        body = await live.until(events + (1 if events else 0))
+        said = Reply(200, live.headers, body).text
+    (row,) = await house.settled()
+    assert row.request_id == live.request_id
+    expect(house, row.request_id, "client_gone", stream=True, delivered=said)
+
+
+@pytest.mark.parametrize("fault", ["cut:9", "eof:9", "malformed:9", "error:9"])
+async def test_a_stream_that_breaks_off_costs_what_was_delivered_and_says_so(house: House, fault: str) -> None:
+    reply = await house.stream(f"{TEXT} [[fault={fault}]]")
+    assert reply.status == 200
+    assert reply.stream_error is not None
+    assert (reply.stream_error["code"], reply.stream_error["type"]) == ("upstream_interrupted", "upstream_error")
+    assert reply.text
+    expect(house, reply.request_id, "interrupted", stream=True, delivered=reply.text)
+
+
+@pytest.mark.parametrize("fault", ["cut", "eof"])
+async def test_an_unstreamed_answer_that_breaks_off_costs_nothing(house: House, fault: str) -> None:
+    reply = await house.chat(f"{TEXT} [[fault={fault}]]")
+    assert (reply.status, reply.error["code"]) == (502, "upstream_error")
+    expect(house, reply.request_id, "upstream_failed", stream=False)
+
+
+async def test_a_stream_that_stalls_costs_what_was_delivered(open_house) -> None:
+    house: House = await open_house(timeouts={"idle_s": 0.05})
+    reply = await house.stream(f"{TEXT} [[fault=stall:4]]")
+    assert reply.stream_error is not None
+    assert (reply.stream_error["code"], reply.done) == ("upstream_timeout", False)
+    expect(house, reply.request_id, "interrupted", stream=True, delivered=reply.text)
+
+
+async def test_a_stream_that_the_drain_cuts_off_costs_what_was_delivered(house: House) -> None:
+    async with house.live(f"{TEXT} [[fault=stall:6]]") as live:
+        await live.until(7)
+        await house.gateway.server.close(0)
+        reply = await live.rest()
+    assert reply.stream_error is not None
+    assert reply.stream_error["code"] == "service_unavailable"
+    expect(house, reply.request_id, "restarted", stream=True, delivered=reply.text)
+
+
+@STREAM
+async def test_an_answer_that_the_drain_cuts_off_before_any_content_costs_nothing(house: House, stream: bool) -> None:
+    async with house.sent(f"{TEXT} [[first_token_ms=60000]]", stream=stream) as wire:
+        await house.upstream.called()
+        await house.gateway.server.close(0)
+        reply = Reply.of(await wire.answer())
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    expect(house, reply.request_id, "restarted", stream=stream)
+
+
+@STREAM
+@pytest.mark.parametrize("kind", ["missing", "zero", "negative", "absurd"])
+@pytest.mark.parametrize("model", ["deepseek-chat", "glm-4-air"])
+async def test_usage_that_is_missing_or_absurd_is_counted_here(
+    house: House, stream: bool, kind: str, model: str
+) -> None:
+    asked = f"{TEXT} [[fault=usage:{kind}]]"
+    reply = await house.chat(asked, model, stream=stream)
+    assert reply.status == 200
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.outcome, row.estimated) == ("complete", True)
+    assert (row.prompt_tokens, row.completion_tokens) == (estimated_tokens(asked), estimated_tokens(reply.text))
+    assert row.charge_nanousd == charge(model, row.prompt_tokens, row.completion_tokens)
+    assert (reply.usage["prompt_tokens"], reply.usage["completion_tokens"]) == (
+        row.prompt_tokens,
+        row.completion_tokens,
+    )
+
+
+@STREAM
+async def test_usage_in_a_chunk_of_its_own_is_taken(house: House, stream: bool) -> None:
+    reply = await house.chat(f"{TEXT} [[fault=usage:trailing]]", "glm-4-air", stream=stream)
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.estimated, row.completion_tokens) == (False, reply.usage["completion_tokens"])
+
+
+async def test_only_the_winner_is_paid_for(open_house) -> None:
+    house: House = await open_house(keys={"deepseek": ("sk-one", "sk-two")})
+    await house.upstream.fails("status:500")
+    reply = await house.stream(TEXT)
+    assert reply.done
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.outcome, row.attempts) == ("complete", 2)
+    assert row.charge_nanousd == charge(MODEL, reply.usage["prompt_tokens"], reply.usage["completion_tokens"])
+
+
+async def test_a_charge_is_never_above_the_hold(house: House) -> None:
+    """An upstream that counts more than it was allowed to say is believed up to what the customer agreed to."""
+    asked = "[[tokens=16 prompt_tokens=9000]]"
+    reply = await house.chat(asked, max_tokens=16)
+    row = house.usage(reply.request_id)
+    assert row is not None
+    body_bytes = len(house.body(asked, MODEL, {"max_tokens": 16}))
+    assert row.prompt_tokens == 9000
+    assert row.charge_nanousd == charge(MODEL, body_bytes, 16) < charge(MODEL, 9000, 16)
