@@ -227,7 +227,7 @@ class HTTPServer:
         for connection in list(self.connections):
             connection.close_if_idle()
         while (tasks := self._tasks()) and (left_s := deadline - loop.time()) > 0:
-            await asyncio.wait(tasks, timeout=left_s)
+            await asyncio.wait(tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         for connection in list(self.connections):
             connection.interrupt()
         if tasks := self._tasks():
@@ -240,8 +240,9 @@ class HTTPServer:
         self.deadlines.close()
 
     def _tasks(self) -> "list[asyncio.Task[None]]":
-        running = [task for connection in self.connections if (task := connection.task) is not None]
-        return [task for task in (*running, *self.leaving) if not task.done()]
+        """What still runs. A task that waits for its connection's next request does not count."""
+        running = [connection.task for connection in self.connections if connection.exchange is not None]
+        return [task for task in (*running, *self.leaving) if task is not None and not task.done()]
 
     async def _flush(self) -> None:
         """Give the last answers a moment to leave the buffers."""
@@ -734,7 +735,7 @@ class Connection(asyncio.BufferedProtocol):
             following = self.exchange = self._waiting.popleft()
             if self._ended:
                 self._probe(following)
-        elif done.keep_alive and not self._lingering and not self._ended:
+        elif done.keep_alive and not self._lingering and not self._ended and not self.server.draining:
             self._resume_reading()
             if not self._in_head:
                 deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
