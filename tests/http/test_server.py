@@ -745,7 +745,10 @@ def test_a_path_and_a_query_are_told_apart() -> None:
     async def build() -> list[tuple[str, str]]:
         connection = Connection(HTTPServer(Echo(), ServerSettings()))
         targets = [b"/a/b?c=d?e", b"/", b"*", b"http://h/a?b", b"https://h?b", b"ftp://h/a"]
-        return [(e.path, e.query) for e in (Exchange(connection, "GET", target, {}, 0.0, keep_alive=True) for target in targets)]
+        return [
+            (e.path, e.query)
+            for e in (Exchange(connection, "GET", target, {}, 0.0, keep_alive=True) for target in targets)
+        ]
 
     assert asyncio.run(build()) == [
         ("/a/b", "c=d?e"),
