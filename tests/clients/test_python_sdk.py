@@ -512,8 +512,17 @@ REFUSALS = [
         "model",
     ),
     (
-        "an unknown route",
+        "an endpoint that is not served",
         lambda client: client.embeddings.create(model="m", input="x"),
+        openai.InternalServerError,
+        501,
+        INVALID,
+        "not_implemented",
+        None,
+    ),
+    (
+        "an unknown route",
+        lambda client: client.batches.list(),
         openai.NotFoundError,
         404,
         INVALID,

@@ -34,7 +34,7 @@ const REFUSALS = {
     "model",
   ],
   "an unknown route": [
-    () => client.embeddings.create({ model: "m", input: "x" }),
+    () => client.batches.list(),
     OpenAI.NotFoundError,
     404,
     "not_found",
