@@ -69,6 +69,11 @@ def load(data: Path | None, config: Path | None, overrides: Mapping[str, Any] | 
     return settings_module.load(config or _config, given)
 
 
+def chosen_config(config: Path | None) -> Path | None:
+    """The settings file named on the command line, wherever it stood there."""
+    return config or _config
+
+
 def remember(data: Path | None, config: Path | None) -> None:
     """Options given before the command hold for it."""
     global _config  # noqa: PLW0603 - the command line is read once per process

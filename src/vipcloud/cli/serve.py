@@ -67,11 +67,11 @@ def serve(
     catalog = context.load_catalog(settings)
     engine = context.open_store(settings)
     raise_file_limit()
-    helpers = [
-        Child("bookkeeper", ["bookkeeper", "--data", settings.data, *(["--config", str(config)] if config else [])])
-    ]
+    file = context.chosen_config(config)
+    helpers = [Child("bookkeeper", ["bookkeeper", "--data", settings.data, *(["--config", str(file)] if file else [])])]
     simulated = not has_keys(settings, catalog)
     if simulated:
+        check_no_address_is_ignored(settings, catalog)
         settings, simulators_ = with_simulators(data, config, overrides)
         helpers += simulators_
     try:
@@ -166,6 +166,16 @@ def has_keys(settings: Settings, catalog: Catalog) -> bool:
         or environment_secret(provider.key_env) is not None
         for provider in catalog.providers.values()
     )
+
+
+def check_no_address_is_ignored(settings: Settings, catalog: Catalog) -> None:
+    """An upstream that was given an address is not to be simulated unasked. Raises SettingsError."""
+    for name, upstream in settings.upstreams.items():
+        provider = catalog.providers.get(name)
+        if upstream.base_url and provider is not None:
+            raise SettingsError(
+                f"upstreams.{name}.base_url is set, but there is no key: set upstreams.{name}.keys or {provider.key_env}."
+            )
 
 
 def with_simulators(data: Path | None, config: Path | None, overrides: dict[str, Any]) -> tuple[Settings, list[Child]]:

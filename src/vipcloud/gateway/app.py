@@ -9,6 +9,7 @@ end, and never by redirect: clients lose their method or their key on the way.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import cast
 from urllib.parse import unquote
 
 from vipcloud.clock import Clock
@@ -23,6 +24,7 @@ EXPOSED = (
     "x-ratelimit-reset-requests, x-vipcloud-max-tokens"
 )
 CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
+HEAD = CORS + b"x-request-id: req_%b\r\n"
 PREFLIGHT_AGE_S = 86_400
 
 Route = Callable[[Call], Awaitable[None]]
@@ -64,13 +66,13 @@ class App:
         exchange.respond(error.status, call.head + TYPE_JSON + header_block(error.headers()), error.body())
 
     def _call(self, exchange: Exchange) -> Call:
+        """The exchange's call; made when it is first asked for, and kept in `exchange.state`."""
         call = exchange.state
-        if isinstance(call, Call):
-            return call
+        if call is not None:
+            return cast("Call", call)
         self._count += 1
         serial = f"{self._boot}{self._count:08x}"
-        made = Call(exchange, serial, b"%bx-request-id: req_%b\r\n" % (CORS, serial.encode()))
-        exchange.state = made
+        made = exchange.state = Call(exchange, serial, HEAD % serial.encode())
         return made
 
     async def _search(self, call: Call) -> None:

@@ -65,25 +65,29 @@ class Bill(Struct, eq=False):
         if self.settled:
             return
         self.settled = True
-        parts, permit, model, way, principal = self.parts, self.permit, self.model, self.way, self.principal
+        parts, permit, principal, opened_s = self.parts, self.permit, self.principal, self.opened_s
+        candidate = self.way.candidate if self.way is not None else None
         charge = cost = NanoUSD(0)
         prompt = cached = completion = reasoning = 0
         if usage is not None:
-            assert model.prices is not None, "the catalogue serves no model without a price"
-            charge = NanoUSD(min(metering.cost(usage, model.prices), permit.held_nanousd))
-            cost = metering.cost(usage, way.candidate.costs) if way is not None else NanoUSD(0)
+            assert self.model.prices is not None, "the catalogue serves no model without a price"
+            assert candidate is not None, "what was delivered came from somewhere"
+            charge = metering.cost(usage, self.model.prices)
+            if charge > permit.held_nanousd:
+                charge = permit.held_nanousd
+            cost = metering.cost(usage, candidate.costs)
             prompt, completion = usage.prompt_tokens, usage.completion_tokens
             cached = usage.prompt_tokens_details.cached_tokens
             reasoning = usage.completion_tokens_details.reasoning_tokens
         parts.guard.settle(permit, charge)
-        now_s, first_s = parts.clock.monotonic_s(), self.first_token_s
+        first_s = self.first_token_s
         record = Settled(
             permit.request_id,
-            principal.account.id,
+            permit.account_id,
             principal.key_id,
-            model.id,
-            way.candidate.provider.id if way is not None else None,
-            way.candidate.upstream_model if way is not None else None,
+            self.model.id,
+            candidate.provider.id if candidate is not None else None,
+            candidate.upstream_model if candidate is not None else None,
             self.streamed,
             outcome,
             prompt,
@@ -94,8 +98,8 @@ class Bill(Struct, eq=False):
             charge,
             cost,
             self.started_s,
-            int((now_s - self.opened_s) * 1000),
-            int((first_s - self.opened_s) * 1000) if first_s is not None else None,
+            int((parts.clock.monotonic_s() - opened_s) * 1000),
+            int((first_s - opened_s) * 1000) if first_s is not None else None,
             self.attempts,
         )
         try:
