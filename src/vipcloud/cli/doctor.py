@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vipcloud.accounts import store
 from vipcloud.cli import context
 from vipcloud.errors import SettingsError
+from vipcloud.gateway.upstreams import check_names
 from vipcloud.http.client import Client, ClientError, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.ledger import bookkeeper
@@ -68,6 +69,10 @@ def examine(data: context.Data, config: context.Config) -> list[Finding]:
     except SettingsError as error:
         return [*findings, Finding("catalogue", "fail", str(error), "Correct or remove the file.")]
     live = sum(model.status != "soon" for model in catalog.models.values())
+    try:
+        check_names(settings.upstreams, catalog)
+    except SettingsError as error:
+        findings.append(Finding("settings", "fail", str(error), "Correct it in vipcloud.toml."))
     findings.append(Finding("catalogue", "ok", f"{len(catalog.models)} models, {live} of them switched on"))
     return findings + uvloop.run(_upstreams(settings, catalog))
 

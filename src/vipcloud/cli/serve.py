@@ -174,7 +174,7 @@ def check_no_address_is_ignored(settings: Settings, catalog: Catalog) -> None:
         provider = catalog.providers.get(name)
         if upstream.base_url and provider is not None:
             raise SettingsError(
-                f"upstreams.{name}.base_url is set, but there is no key: set upstreams.{name}.keys or {provider.key_env}."
+                f"upstreams.{name}.base_url is set, but no key: set upstreams.{name}.keys or {provider.key_env}."
             )
 
 

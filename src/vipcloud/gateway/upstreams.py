@@ -4,7 +4,7 @@ An `UpstreamAccount` is one key with what we know of its health; a `Way` is one 
 the unit that routing puts in order. Keys are bound to their provider's address and are never printed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -105,6 +105,7 @@ class Upstreams:
 
     def adopt(self, catalog: Catalog) -> None:
         """Take `catalog` as the one in force. Raises SettingsError; then the former stays."""
+        check_names(self._settings, catalog)
         accounts = {provider.id: self._open_accounts(provider) for provider in catalog.providers.values()}
         self._accounts = accounts
         self._ways = {
@@ -189,6 +190,14 @@ class Upstreams:
             account.renew(provider)
             accounts.append(account)
         return accounts
+
+
+def check_names(settings: Iterable[str], catalog: Catalog) -> None:
+    """That each upstream of the settings is a provider of the catalogue. Raises SettingsError."""
+    for name in settings:
+        if name not in catalog.providers:
+            known = ", ".join(catalog.providers)
+            raise SettingsError(f"upstreams.{name} is no provider of the catalogue; there are {known}.")
 
 
 def broken(error: ClientError, way: Way) -> AttemptFailed:
