@@ -80,7 +80,12 @@ class Bill(Struct, eq=False):
             cached = usage.prompt_tokens_details.cached_tokens
             reasoning = usage.completion_tokens_details.reasoning_tokens
         parts.guard.settle(permit, charge)
+        duration_ms = int((parts.clock.monotonic_s() - opened_s) * 1000)
         first_s = self.first_token_s
+        if first_s is not None:
+            first_token_ms: int | None = int((first_s - opened_s) * 1000)
+        else:  # an answer that is sent whole has its first token when it has its last
+            first_token_ms = duration_ms if usage is not None else None
         record = Settled(
             permit.request_id,
             permit.account_id,
@@ -98,8 +103,8 @@ class Bill(Struct, eq=False):
             charge,
             cost,
             self.started_s,
-            int((parts.clock.monotonic_s() - opened_s) * 1000),
-            int((first_s - opened_s) * 1000) if first_s is not None else None,
+            duration_ms,
+            first_token_ms,
             self.attempts,
         )
         try:

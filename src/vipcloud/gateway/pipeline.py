@@ -209,7 +209,7 @@ async def serve(attempt: Attempt, ways: list[Way]) -> None:
 
 async def serve_unary(attempt: Attempt, way: Way) -> None:
     """One upstream call, answered whole. Raises AttemptFailed."""
-    parts, call, request, model = attempt.parts, attempt.call, attempt.request, attempt.model
+    parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
     response = await parts.upstreams.send(way, attempt.encode(way), JSON_TYPE, attempt.total_deadline, "total")
     try:
         payload = await response.read(parts.settings.gateway.reply_bytes_max)
@@ -221,22 +221,21 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     try:
         answer = reply.read_reply(
             payload,
-            id=call.completion_id,
+            id=bill.permit.request_id,
             model=request.model,
-            created=int(attempt.bill.started_s),
+            created=int(bill.started_s),
             classify=faults.classify,
-            stops=translate.local_stops(request, way.candidate),
+            stops=translate.local_stops(request, candidate) if request.stop is not None else (),
             legacy_functions=requests.uses_legacy_functions(request),
-            usage_tokens_max=model.context_tokens + way.candidate.output_tokens_max,
+            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max,
         )
     except GatewayError as error:
         raise faults.failed(error) from error
-    estimated = answer.usage is None
-    if answer.usage is None:
+    usage = answer.usage
+    if usage is None:
         answer.usage = attempt.estimate(reply.delivered(answer))
-    attempt.bill.note_first_token()
-    attempt.bill.settle("complete", answer.usage, estimated=estimated)
-    call.send_last(replies.encode_reply(answer))
+    bill.settle("complete", answer.usage, estimated=usage is None)
+    attempt.call.send_last(replies.encode_reply(answer))
 
 
 async def serve_stream(attempt: Attempt, way: Way) -> None:
