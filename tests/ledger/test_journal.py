@@ -223,6 +223,26 @@ def test_a_disk_that_fills_up_at_any_byte_stops_admission_and_corrupts_nothing(
         book.close()
 
 
+def test_a_lone_record_that_a_full_disk_cuts_at_any_byte_is_kept_and_goes_out_with_the_next(
+    tmp_path: Path, turns: Turns, file_size_limit: Callable[[int], None]
+) -> None:
+    one = len(journal.frame(request(1)))
+    for room in range(one):
+        directory = tmp_path / str(room)
+        book = Journal(directory, turns, ManualClock())
+        book.append_now(request(1))
+        file_size_limit(one + room)
+        with pytest.raises(JournalError, match="The journal cannot be written: File too large"):
+            book.append_now(request(2))
+        assert book.failing
+        assert written(directory) == [request(1)]
+        file_size_limit(-1)
+        book.append_now(request(3))
+        assert not book.failing
+        assert written(directory) == [request(1), request(2), request(3)]
+        book.close()
+
+
 def test_a_failed_write_in_the_background_shows_at_the_next_append(
     tmp_path: Path, turns: Turns, file_size_limit: Callable[[int], None]
 ) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
 from vipcloud.ledger import rules, store
@@ -46,20 +46,44 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 def book(connection: Connection, *settled: Settled) -> None:
-    charges = [
-        rules.charge(each.request_id, each.account_id, each.charge_nanousd, each.started_at)
-        for each in settled
-        if each.charge_nanousd
+    store.post_usage(connection, list(settled))
+
+
+def test_the_columns_of_usage_are_a_number_and_the_fields_of_the_record() -> None:
+    assert tuple(schema.usage.columns.keys()) == ("id", *Settled.__struct_fields__)
+
+
+def test_the_columns_of_transfer_are_a_number_and_the_fields_of_the_transfer() -> None:
+    assert tuple(schema.transfer.columns.keys()) == ("id", *rules.Transfer._fields)
+
+
+def test_a_charge_moves_credit_from_the_customer_to_revenue_under_the_number_of_its_usage_row(
+    connection: Connection,
+) -> None:
+    store.grant(connection, "welcome", "a", NanoUSD(5), 1.0)
+    free = msgspec.structs.replace(USAGE, request_id="req_free", charge_nanousd=0)
+    book(connection, free, USAGE)
+    store.grant(connection, "more", "a", NanoUSD(7), 2.0)
+    book(connection, msgspec.structs.replace(USAGE, request_id="req_2", account_id="b", charge_nanousd=9))
+    assert connection.execute(text("SELECT id, request_id FROM usage ORDER BY id")).all() == [
+        (2, "req_free"),
+        (3, "req_1"),
+        (5, "req_2"),
     ]
-    store.post_usage(connection, [msgspec.structs.astuple(each) for each in settled], charges)
+    assert connection.execute(select(schema.transfer).order_by(schema.transfer.c.id)).all() == [
+        (1, "promo", "customer:a", 5, "grant", "grant/welcome", 1.0),
+        (3, "customer:a", "revenue", USAGE.charge_nanousd, "charge", None, USAGE.started_at),
+        (4, "promo", "customer:a", 7, "grant", "grant/more", 2.0),
+        (5, "customer:b", "revenue", 9, "charge", None, USAGE.started_at),
+    ]
 
 
-def test_the_columns_of_usage_are_the_fields_of_the_record() -> None:
-    assert tuple(schema.usage.columns.keys()) == Settled.__struct_fields__
-
-
-def test_the_columns_of_transfer_are_the_fields_of_the_transfer() -> None:
-    assert tuple(schema.transfer.columns.keys()) == rules.Transfer._fields
+def test_a_charge_below_nothing_is_refused_with_its_group(connection: Connection) -> None:
+    wrong = msgspec.structs.replace(USAGE, request_id="req_2", charge_nanousd=-1)
+    with pytest.raises(IntegrityError), connection.begin_nested():
+        book(connection, USAGE, wrong)
+    assert store.recent_usage(connection) == []
+    assert store.balance(connection, "a") == 0
 
 
 def test_a_balance_is_granted_less_charged(connection: Connection) -> None:
@@ -119,10 +143,11 @@ def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection
         ("UPDATE balance SET debits_nanousd = 1 WHERE ledger_account = 'customer:a'", "customer:a: the balance says"),
         ("DELETE FROM balance WHERE ledger_account = 'promo'", "promo: the balance says"),
         ("UPDATE usage SET charge_nanousd = 1", "request req_1: its usage row and its charge differ"),
-        ("DELETE FROM usage", "request req_1: its usage row and its charge differ"),
+        ("UPDATE usage SET account_id = 'b'", "request req_1: its usage row and its charge differ"),
+        ("DELETE FROM usage", "transfer 2: a charge without its usage row"),
         (
-            "INSERT INTO usage SELECT 'req_2', account_id, key_id, model, provider, upstream_model, streamed, outcome, "
-            "0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1 FROM usage",
+            "INSERT INTO usage SELECT 3, 'req_2', account_id, key_id, model, provider, upstream_model, streamed, "
+            "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1 FROM usage",
             "request req_2: its usage row and its charge differ",
         ),
     ],

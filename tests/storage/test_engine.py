@@ -31,7 +31,14 @@ def test_sqlite_is_opened_durable_and_strict(tmp_path: Path, as_url: bool) -> No
     with storage.reading(engine) as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers", "busy_timeout")
+            for name in (
+                "journal_mode",
+                "synchronous",
+                "foreign_keys",
+                "recursive_triggers",
+                "busy_timeout",
+                "page_size",
+            )
         }
     engine.dispose()
     assert path.exists()
@@ -41,6 +48,7 @@ def test_sqlite_is_opened_durable_and_strict(tmp_path: Path, as_url: bool) -> No
         "foreign_keys": 1,
         "recursive_triggers": 1,
         "busy_timeout": 10_000,
+        "page_size": 8192,
     }
 
 
@@ -62,18 +70,18 @@ def test_an_error_inside_writing_leaves_nothing(tmp_path: Path) -> None:
     engine = storage.open_engine(tmp_path / "books.db")
     migrate.upgrade(engine)
     with pytest.raises(IntegrityError), storage.writing(engine) as connection:
-        storage.insert_rows(connection, schema.journal_position, [("first", 1, 0), ("second", 1, 0), ("first", 2, 0)])
+        storage.insert_rows(connection, schema.journal_position, ["first", 1, 0, "second", 1, 0, "first", 2, 0])
     with storage.reading(engine) as connection:
         assert connection.execute(select(schema.journal_position)).all() == []
     engine.dispose()
 
 
-def test_rows_inserted_in_bulk_are_the_rows_that_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1, 249, 250, 251, 1000])
+def test_rows_inserted_in_bulk_are_the_rows_that_come_back(tmp_path: Path, count: int) -> None:
     engine = storage.open_engine(tmp_path / "books.db")
     migrate.upgrade(engine)
-    rows = [(f"file-{number}", number, 0) for number in range(1000)]
+    rows = [(f"file-{number}", number, 0) for number in range(count)]
     with storage.writing(engine) as connection:
-        storage.insert_rows(connection, schema.journal_position, rows)
-        storage.insert_rows(connection, schema.journal_position, [])
+        storage.insert_rows(connection, schema.journal_position, [value for row in rows for value in row])
         assert sorted(map(tuple, connection.execute(select(schema.journal_position)))) == sorted(rows)
     engine.dispose()

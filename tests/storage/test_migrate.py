@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import CheckConstraint, inspect
+from sqlalchemy.exc import OperationalError
 
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate, schema
@@ -42,6 +46,29 @@ def test_migrating_again_changes_and_prints_nothing(tmp_path: Path, capfd: pytes
         assert connection.exec_driver_sql("SELECT name, sql FROM sqlite_master ORDER BY name").all() == before
     assert capfd.readouterr() == ("", "")
     engine.dispose()
+
+
+def test_the_head_is_the_last_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
+
+
+@pytest.mark.parametrize("version", ["DELETE FROM alembic_version", "UPDATE alembic_version SET version_num = '9999'"])
+def test_a_store_that_is_not_at_the_head_is_not_taken_for_one(tmp_path: Path, version: str) -> None:
+    engine = storage.open_engine(tmp_path / "books.db")
+    migrate.upgrade(engine)
+    with storage.writing(engine) as connection:
+        connection.exec_driver_sql(version)
+    with pytest.raises((CommandError, OperationalError)):  # of an unknown revision; the tables are there already
+        migrate.upgrade(engine)
+    engine.dispose()
+
+
+def test_a_store_that_has_its_tables_is_opened_without_alembic(tmp_path: Path) -> None:
+    for loads in (True, False):
+        program = f"{START}; assert ('alembic' in sys.modules) is {loads}"
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / "books.db")], check=True, timeout=20)
 
 
 def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:

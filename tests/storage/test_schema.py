@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate, schema
 
-TRANSFER = ("t1", "promo", "customer:a", 5, "grant", None, 0.0)
+TRANSFER = (1, "promo", "customer:a", 5, "grant", "grant/welcome", 0.0)
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     [
         "UPDATE transfer SET amount_nanousd = 6",
         "DELETE FROM transfer",
-        "INSERT OR REPLACE INTO transfer VALUES ('t1', 'promo', 'customer:b', 6, 'grant', NULL, 0)",
+        "INSERT OR REPLACE INTO transfer VALUES (1, 'promo', 'customer:b', 6, 'grant', NULL, 0)",
+        "INSERT OR REPLACE INTO transfer VALUES (2, 'promo', 'customer:b', 6, 'grant', 'grant/welcome', 0)",
     ],
 )
 def test_history_is_never_edited(engine: Engine, sql: str) -> None:
@@ -39,9 +40,11 @@ def test_history_is_never_edited(engine: Engine, sql: str) -> None:
 @pytest.mark.parametrize(
     ("table", "values"),
     [
-        (schema.transfer, ("t", "promo", "revenue", 0, "grant", None, 0.0)),
-        (schema.transfer, ("t", "promo", "revenue", -1, "grant", None, 0.0)),
-        (schema.transfer, ("t", "promo", "promo", 1, "grant", None, 0.0)),
+        (schema.transfer, (2, "promo", "revenue", 0, "grant", None, 0.0)),
+        (schema.transfer, (2, "promo", "revenue", -1, "grant", None, 0.0)),
+        (schema.transfer, (2, "promo", "promo", 1, "grant", None, 0.0)),
+        (schema.transfer, (1, "promo", "revenue", 1, "grant", None, 0.0)),
+        (schema.transfer, (2, "promo", "revenue", 1, "grant", "grant/welcome", 0.0)),
         (schema.balance, ("promo", -1, 0)),
         (schema.account, ("a", "Ada@example.com", "payg", None, None, None, False, 0.0)),
         (schema.account, ("a", "ada@example.com", "payg", -1, None, None, False, 0.0)),
@@ -49,6 +52,8 @@ def test_history_is_never_edited(engine: Engine, sql: str) -> None:
     ],
 )
 def test_the_schema_refuses_what_can_never_be(engine: Engine, table: object, values: tuple[object, ...]) -> None:
+    with storage.writing(engine) as connection:
+        connection.execute(insert(schema.transfer).values(TRANSFER))
     with pytest.raises(IntegrityError), storage.writing(engine) as connection:
         connection.execute(insert(table).values(values))  # type: ignore[arg-type]
 

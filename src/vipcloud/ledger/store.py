@@ -4,10 +4,11 @@
 to read; `differences` compares the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from msgspec.structs import astuple
+from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
 from vipcloud.ledger import rules
@@ -27,7 +28,21 @@ _ADD_TO_BALANCE = text(
 )
 
 
-_balances = select(schema.balance)
+_usage, _transfer, _balance = schema.usage, schema.transfer, schema.balance
+_payer = rules.CUSTOMER_PREFIX + _usage.c.account_id
+# One statement charges for a whole group: what a charge says is in its usage row already.
+_CHARGE = insert(_transfer).from_select(
+    ["id", *Transfer._fields],
+    select(
+        _usage.c.id,
+        _payer,
+        literal(rules.REVENUE),
+        _usage.c.charge_nanousd,
+        literal(rules.CHARGE),
+        Null(),
+        _usage.c.started_at,
+    ).where(_usage.c.id >= bindparam("first"), _usage.c.charge_nanousd != 0),
+)
 
 
 class LedgerError(Exception):
@@ -35,7 +50,7 @@ class LedgerError(Exception):
 
 
 class AlreadyPosted(LedgerError):
-    """A transfer with this id is in the books."""
+    """A transfer with this cause is in the books."""
 
 
 def grant(connection: Connection, grant_id: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
@@ -47,39 +62,35 @@ def grant(connection: Connection, grant_id: str, account_id: str, amount: NanoUS
         transfer = rules.grant(grant_id, account_id, amount, created_at)
     except ValueError as error:
         raise LedgerError(f"Credit cannot be given: {error}.") from error
-    if connection.scalar(select(schema.transfer.c.id).where(schema.transfer.c.id == transfer.id)) is not None:
+    if connection.scalar(select(_transfer.c.id).where(_transfer.c.cause == transfer.cause)) is not None:
         raise AlreadyPosted(f"The grant {grant_id} is in the books already.")
     try:
-        post(connection, [transfer])
+        storage.insert_rows(connection, _transfer, [_next_number(connection), *transfer])
+        _add_to_balances(connection, rules.moved(transfer))
     except IntegrityError as error:
         raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
     schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
 
 
-def post(connection: Connection, transfers: list[Transfer]) -> None:
-    """Add `transfers` to the books and to the balances. Raises IntegrityError if one is there already."""
-    if not transfers:
-        return
-    storage.insert_rows(connection, schema.transfer, transfers)
-    connection.execute(
-        _ADD_TO_BALANCE,
-        [
-            {"name": name, "debits": sums.debits_nanousd, "credits": sums.credits_nanousd}
-            for name, sums in rules.fold(transfers).items()
-        ],
-    )
-
-
-def post_usage(connection: Connection, rows: Sequence[tuple[object, ...]], charges: list[Transfer]) -> None:
-    """Add usage rows (values in the order of `schema.usage`) and their charges. Raises IntegrityError on a repeat."""
-    storage.insert_rows(connection, schema.usage, rows)
-    post(connection, charges)
+def post_usage(connection: Connection, settled: list[Settled]) -> None:
+    """Add a usage row for each of `settled`, and the charges. Raises IntegrityError if a request is there already."""
+    first = _next_number(connection)
+    values: list[object] = []
+    paid: dict[str, int] = {}
+    for number, record in enumerate(settled, first):
+        values.append(number)
+        values += astuple(record)
+        account_id = record.account_id
+        paid[account_id] = paid.get(account_id, 0) + record.charge_nanousd
+    storage.insert_rows(connection, _usage, values)
+    connection.execute(_CHARGE, {"first": first})
+    _add_to_balances(connection, rules.charged(paid))
 
 
 def booked_requests(connection: Connection, request_ids: list[str]) -> set[str]:
     """Those of `request_ids` that have a usage row."""
     found: set[str] = set()
-    column = schema.usage.c.request_id
+    column = _usage.c.request_id
     for start in range(0, len(request_ids), IDS_PER_QUERY):
         found.update(connection.scalars(select(column).where(column.in_(request_ids[start : start + IDS_PER_QUERY]))))
     return found
@@ -88,8 +99,8 @@ def booked_requests(connection: Connection, request_ids: list[str]) -> set[str]:
 def sums(connection: Connection, account_id: str) -> Sums:
     """A customer's account: credits are what was granted, debits what was charged, so far as booked."""
     row = connection.execute(
-        select(schema.balance.c.debits_nanousd, schema.balance.c.credits_nanousd).where(
-            schema.balance.c.ledger_account == rules.customer(account_id)
+        select(_balance.c.debits_nanousd, _balance.c.credits_nanousd).where(
+            _balance.c.ledger_account == rules.customer(account_id)
         )
     ).one_or_none()
     return Sums(*row) if row else Sums()
@@ -101,47 +112,72 @@ def balance(connection: Connection, account_id: str) -> NanoUSD:
 
 
 def recent_usage(connection: Connection, account_id: str | None = None, rows_max: int = 20) -> list[Settled]:
-    """The latest requests, newest first, of one account or of all."""
-    query = select(schema.usage).order_by(schema.usage.c.started_at.desc()).limit(rows_max)
+    """The requests booked last, newest first, of one account or of all."""
+    query = select(_usage).order_by(_usage.c.id.desc()).limit(rows_max)
     if account_id is not None:
-        query = query.where(schema.usage.c.account_id == account_id)
+        query = query.where(_usage.c.account_id == account_id)
     return [_settled(row) for row in connection.execute(query)]
 
 
 def usage_of(connection: Connection, request_id: str) -> Settled | None:
     """How a request ended; None if it is unknown, or not booked yet."""
-    row = connection.execute(select(schema.usage).where(schema.usage.c.request_id == request_id)).one_or_none()
+    row = connection.execute(select(_usage).where(_usage.c.request_id == request_id)).one_or_none()
     return _settled(row) if row else None
 
 
 def differences(connection: Connection) -> list[str]:
     """What is wrong with the books, in words; empty when they are right. Reads every transfer."""
-    table = schema.transfer
     folded: dict[str, list[int]] = {}
-    for side, column in enumerate((table.c.debit, table.c.credit)):
-        for name, total in connection.execute(select(column, func.sum(table.c.amount_nanousd)).group_by(column)):
+    for side, column in enumerate((_transfer.c.debit, _transfer.c.credit)):
+        for name, total in connection.execute(select(column, func.sum(_transfer.c.amount_nanousd)).group_by(column)):
             folded.setdefault(name, [0, 0])[side] = int(total)
-    kept = {row.ledger_account: [row.debits_nanousd, row.credits_nanousd] for row in connection.execute(_balances)}
+    kept = {
+        row.ledger_account: [row.debits_nanousd, row.credits_nanousd] for row in connection.execute(select(_balance))
+    }
     found = [
         f"{name}: the balance says {kept.get(name, [0, 0])}, the transfers {folded.get(name, [0, 0])} (debits, credits)"
         for name in sorted(kept.keys() | folded.keys())
         if kept.get(name, [0, 0]) != folded.get(name, [0, 0])
     ]
-    found += [f"request {name}: its usage row and its charge differ" for name in _unpaired(connection)]
-    return found
+    return found + _unpaired(connection)
 
 
 def _unpaired(connection: Connection) -> list[str]:
-    """Requests whose usage row has no charge of its amount, and charges without a usage row."""
-    usage, charge = schema.usage.c, schema.transfer.c
-    both = schema.usage.join(schema.transfer, charge.id == usage.request_id + rules.CHARGE_SUFFIX, isouter=True)
-    charged = func.coalesce(charge.amount_nanousd, 0)
-    differing = select(usage.request_id).select_from(both).where(usage.charge_nanousd != charged)
-    both = schema.transfer.join(schema.usage, charge.request_id == usage.request_id, isouter=True)
-    alone = select(charge.request_id).select_from(both).where(charge.kind == "charge", usage.request_id.is_(None))
-    return [*connection.scalars(differing), *connection.scalars(alone)]
+    """Usage rows without a charge of their amount to their account, and charges without a usage row; in words."""
+    usage, charge = _usage.c, _transfer.c
+    same = (charge.id == usage.id) & (charge.kind == rules.CHARGE)
+    amount = func.coalesce(charge.amount_nanousd, 0)
+    differing = (
+        select(usage.request_id)
+        .select_from(_usage.join(_transfer, same, isouter=True))
+        .where(or_(usage.charge_nanousd != amount, charge.debit != _payer))
+    )
+    alone = (
+        select(charge.id)
+        .select_from(_transfer.join(_usage, charge.id == usage.id, isouter=True))
+        .where(charge.kind == rules.CHARGE, usage.id.is_(None))
+    )
+    return [
+        *(f"request {name}: its usage row and its charge differ" for name in connection.scalars(differing)),
+        *(f"transfer {number}: a charge without its usage row" for number in connection.scalars(alone)),
+    ]
+
+
+def _next_number(connection: Connection) -> int:
+    """The next number in the books, to be used in this transaction, which has the writer's place.
+
+    Usage rows and transfers share one sequence, so that a charge can bear the number of its usage row.
+    """
+    last = select(select(func.max(_usage.c.id)).scalar_subquery(), select(func.max(_transfer.c.id)).scalar_subquery())
+    return 1 + max(number or 0 for number in connection.execute(last).one())
+
+
+def _add_to_balances(connection: Connection, moved: Mapping[str, Sums]) -> None:
+    if moved:
+        rows = [{"name": name, "debits": left, "credits": entered} for name, (left, entered) in moved.items()]
+        connection.execute(_ADD_TO_BALANCE, rows)
 
 
 def _settled(row: Row[Any]) -> Settled:
     values: tuple[Any, ...] = tuple(row)
-    return Settled(*values)  # the columns are the record's fields, in order; a test holds them together
+    return Settled(*values[1:])  # after the number, the columns are the record's fields; a test holds them together

@@ -7,7 +7,7 @@ the disk), foreign keys, and `recursive_triggers` (without it `INSERT OR REPLACE
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from vipcloud.errors import SettingsError
 BUSY_TIMEOUT_S = 10.0
 WAL_ATTEMPTS_MAX = 100
 WAL_PAUSE_S = 0.05
+ROWS_PER_STATEMENT = 250  # of 20 columns: 5,000 parameters; SQLite takes 32,766
+PAGE_BYTES = 8192
 _WRITES = "vipcloud_writes"
 
 
@@ -60,21 +62,31 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows, each a value per column in the table's order, at the driver's own speed.
+def insert_rows(connection: Connection, table: Table, values: list[Any]) -> None:
+    """Insert rows at the driver's own speed. `values`: row after row in one flat list, a value per column in the
+    table's order, as the driver stores it.
 
-    SQLAlchemy's execution of the same statement costs twice as much per row (measured: 7.4 against 3.5 µs for 19
-    columns); it is taken where a driver has no parameters by position. Values must be what the driver stores.
+    Measured for usage rows (20 columns, 3 trees), per row: SQLAlchemy's own execution 8.8 µs, the driver's
+    `executemany` 3.1, many rows to a statement 2.5. The first is taken where a driver has no parameters by position.
     """
-    if not rows:
-        return
-    statement = insert(table)
-    compiled = statement.compile(dialect=connection.dialect)
+    names = table.columns.keys()
+    width = len(names)
+    assert len(values) % width == 0, "every row has all its values"
+    compiled = insert(table).compile(dialect=connection.dialect)
     if compiled.positiontup is None:
-        names = table.columns.keys()
-        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        connection.exec_driver_sql(compiled.string, list(rows))
+        rows = [dict(zip(names, values[at : at + width], strict=True)) for at in range(0, len(values), width)]
+        if rows:
+            connection.execute(insert(table), rows)
+        return
+    head, _, row = compiled.string.partition(" VALUES ")
+    step = ROWS_PER_STATEMENT * width
+    many = f"{head} VALUES {', '.join([row] * ROWS_PER_STATEMENT)}"
+    rest = len(values) - len(values) % step
+    for at in range(0, rest, step):
+        connection.exec_driver_sql(many, tuple(values[at : at + step]))
+    if rest < len(values):
+        singles = [tuple(values[at : at + width]) for at in range(rest, len(values), width)]
+        connection.exec_driver_sql(compiled.string, singles)
 
 
 def _url(where: str | Path) -> URL:
@@ -101,6 +113,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
     for attempt in range(WAL_ATTEMPTS_MAX):
         try:
             if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # holds from the file's first page on
                 connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == WAL_ATTEMPTS_MAX - 1:

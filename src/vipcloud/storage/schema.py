@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     insert,
+    text,
 )
 
 metadata = MetaData(
@@ -29,6 +30,9 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+# SQLite numbers its rows by themselves only where the key is a plain INTEGER, which is 64 bits wide there.
+_Number = BigInteger().with_variant(Integer, "sqlite")
 
 account = Table(
     "account",
@@ -58,19 +62,23 @@ api_key = Table(
     CheckConstraint("length(hash) = 32", name="hash_length"),
 )
 
-# Immutable: triggers refuse UPDATE and DELETE. A correction is another transfer.
+_HAS_CAUSE = text("cause IS NOT NULL")  # charges, which are nearly all transfers, stay out of the index
+
+# Immutable: triggers refuse UPDATE and DELETE. A correction is another transfer. Numbers are the ledger's, from one
+# sequence with those of `usage`: a charge has the number of its usage row.
 transfer = Table(
     "transfer",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", _Number, primary_key=True, autoincrement=False),
     Column("debit", Text, nullable=False),  # the ledger account that the amount leaves
     Column("credit", Text, nullable=False),  # the ledger account that it enters
     Column("amount_nanousd", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("request_id", Text),
+    Column("cause", Text),  # what it was posted for, once; null: the usage row of the same number
     Column("created_at", Double, nullable=False),
     CheckConstraint("amount_nanousd > 0", name="amount_positive"),
     CheckConstraint("debit <> credit", name="two_accounts"),
+    Index("uq_transfer_cause", "cause", unique=True, sqlite_where=_HAS_CAUSE, postgresql_where=_HAS_CAUSE),
 )
 
 # The fold of `transfer`, kept in the transaction that adds to it. SQLite turns a sum beyond int64 into a float; the
@@ -85,13 +93,13 @@ balance = Table(
     CheckConstraint("credits_nanousd BETWEEN 0 AND 9223372036854775807", name="credits"),
 )
 
-# Columns in the order of `ledger.journal.Settled`: the bookkeeper inserts that record's fields as they stand.
-# Request ids that rise with time cost 10 µs of CPU per row to book, random ones 20 to 35 once the table has grown.
+# After the number, the columns are the fields of `ledger.journal.Settled`, in that order.
 usage = Table(
     "usage",
     metadata,
-    Column("request_id", Text, primary_key=True),
-    Column("account_id", Text, nullable=False),
+    Column("id", _Number, primary_key=True, autoincrement=False),
+    Column("request_id", Text, nullable=False, unique=True),
+    Column("account_id", Text, nullable=False, index=True),
     Column("key_id", Text),
     Column("model", Text, nullable=False),
     Column("provider", Text),
@@ -109,7 +117,6 @@ usage = Table(
     Column("duration_ms", Integer, nullable=False),
     Column("first_token_ms", Integer),
     Column("attempts", Integer, nullable=False),
-    Index(None, "account_id", "started_at"),
 )
 
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.

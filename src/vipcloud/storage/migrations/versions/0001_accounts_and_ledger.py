@@ -8,6 +8,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     _accounts()
@@ -65,16 +67,20 @@ def _accounts() -> None:
 def _ledger() -> None:
     op.create_table(
         "transfer",
-        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("id", NUMBER, autoincrement=False, nullable=False),
         sa.Column("debit", sa.Text, nullable=False),
         sa.Column("credit", sa.Text, nullable=False),
         sa.Column("amount_nanousd", sa.BigInteger, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("request_id", sa.Text),
+        sa.Column("cause", sa.Text),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_transfer"),
         sa.CheckConstraint("amount_nanousd > 0", name=op.f("ck_transfer_amount_positive")),
         sa.CheckConstraint("debit <> credit", name=op.f("ck_transfer_two_accounts")),
+    )
+    has_cause = sa.text("cause IS NOT NULL")
+    op.create_index(
+        "uq_transfer_cause", "transfer", ["cause"], unique=True, sqlite_where=has_cause, postgresql_where=has_cause
     )
     assert op.get_bind().dialect.name == "sqlite", "each database spells its triggers differently"
     for verb in ("UPDATE", "DELETE"):
@@ -93,6 +99,7 @@ def _ledger() -> None:
     )
     op.create_table(
         "usage",
+        sa.Column("id", NUMBER, autoincrement=False, nullable=False),
         sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("account_id", sa.Text, nullable=False),
         sa.Column("key_id", sa.Text),
@@ -112,6 +119,7 @@ def _ledger() -> None:
         sa.Column("duration_ms", sa.Integer, nullable=False),
         sa.Column("first_token_ms", sa.Integer),
         sa.Column("attempts", sa.Integer, nullable=False),
-        sa.PrimaryKeyConstraint("request_id", name="pk_usage"),
+        sa.PrimaryKeyConstraint("id", name="pk_usage"),
+        sa.UniqueConstraint("request_id", name="uq_usage_request_id"),
     )
-    op.create_index("ix_usage_account_id_started_at", "usage", ["account_id", "started_at"])
+    op.create_index("ix_usage_account_id", "usage", ["account_id"])
