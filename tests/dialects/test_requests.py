@@ -156,6 +156,62 @@ def test_text_arrives_byte_for_byte() -> None:
     assert requests.parse_chat(escaped).messages[0].content == text
 
 
+# --- plain requests --------------------------------------------------------------------------------------------
+
+PLAIN: list[dict[str, Any]] = [
+    {},
+    {name: None for name in openai.ChatRequest.__struct_fields__ if name not in ("model", "messages")},
+    {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0, "top_p": 1, "max_tokens": 5},
+    {"max_completion_tokens": 5, "user": "u", "safety_identifier": "s", "store": True, "n": 1, "top_k": 5},
+    {"messages": [{"role": role, "content": "x", "vendor": 1} for role in ("system", "user", "assistant")]},
+    {"messages": [{"role": "assistant", "content": "x", "tool_calls": None, "name": None}]},
+]
+
+NOT_PLAIN: list[dict[str, Any]] = [
+    {"stop": "x"},
+    {"tools": [FUNCTION]},
+    {"tools": []},
+    {"n": 2},
+    {"seed": 1},
+    {"logprobs": False},
+    {"metadata": {}},
+    {"response_format": {"type": "text"}},
+    {"presence_penalty": 0},
+    {"moderation": {}},
+    {"messages": [{"role": "user"}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+    {"messages": [{"role": "user", "content": "x", "name": "n"}]},
+    {"messages": [{"role": "developer", "content": "x"}]},
+    {"messages": [{"role": "assistant", "content": "x", "reasoning_content": "r"}]},
+    {"messages": [USER, calling("a"), answering("a")]},
+]
+
+
+@pytest.mark.parametrize("fields", PLAIN)
+def test_a_request_of_text_is_plain_and_holds_what_any_other_does(fields: dict[str, Any]) -> None:
+    plain = parse(**fields)
+    body = json.dumps({"model": "m", "messages": [USER], **fields}).encode()
+    full = msgspec.json.decode(body, type=openai.ChatRequest)
+    requests.check(full)
+    assert type(plain) is openai.PlainChat
+    assert msgspec.to_builtins(plain) == msgspec.to_builtins(full)
+
+
+@pytest.mark.parametrize("fields", NOT_PLAIN)
+def test_a_request_with_more_than_text_is_not_plain(fields: dict[str, Any]) -> None:
+    assert type(parse(**fields)) is openai.ChatRequest
+
+
+def test_a_plain_request_knows_all_fields_of_the_contract() -> None:
+    assert {*openai.PlainChat.__struct_fields__} == {*openai.ChatRequest.__struct_fields__}
+    for plain, full in (
+        (openai.PlainSystemMessage, openai.SystemMessage),
+        (openai.PlainUserMessage, openai.UserMessage),
+        (openai.PlainAssistantMessage, openai.AssistantMessage),
+    ):
+        assert {*plain.__struct_fields__} == {*full.__struct_fields__}
+
+
 # --- one spelling ----------------------------------------------------------------------------------------------
 
 

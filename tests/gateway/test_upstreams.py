@@ -3,6 +3,8 @@
 import pytest
 from front_door import House
 
+from vipcloud.providers import auth
+
 STREAM = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 
 # A provider's refusal → what the caller is told. Zhipu's come with its own codes, DeepSeek's by status.
@@ -138,6 +140,19 @@ async def test_zhipus_token_can_be_signed(open_house) -> None:
     (call,) = await house.upstreams["zhipu"].log()
     assert call["headers"]["authorization"].startswith("Bearer eyJ")
     assert "simulated-secret" not in str(call)
+
+
+@pytest.mark.parametrize("scheme", ["jwt", "bearer"])
+async def test_a_head_is_kept_only_where_its_key_is_sent_as_it_is(open_house, scheme: str) -> None:
+    house: House = await open_house(keys={"zhipu": ("id-ours.simulated-secret",)}, auth={"zhipu": scheme})
+    assert [(await house.chat(model="glm-4")).status for _ in range(2)] == [200, 200]
+    account = house.gateway.parts.upstreams._ways["glm-4"][0].account
+    first, later = (account.head(now_ms, "application/json") for now_ms in (0, auth.RENEWAL_MS))
+    assert (first == later) == (scheme == "bearer")
+    assert list(account.steady_heads) == (["application/json"] if scheme == "bearer" else [])
+    assert "Bearer" not in repr(account)
+    account.renew(account.provider)
+    assert account.steady_heads == {}
 
 
 async def test_connections_are_used_again_and_given_back(house: House) -> None:

@@ -17,11 +17,14 @@ from vipcloud.providers.usage import Delivered, TextSize
 class Price(NamedTuple):
     input: PicoUSDPerToken
     output: PicoUSDPerToken
-    cached_input: PicoUSDPerToken | None = None
+    cached_input: PicoUSDPerToken
 
 
 def price(input_: int, output: int, cached: int | None = None) -> Price:
-    return Price(PicoUSDPerToken(input_), PicoUSDPerToken(output), None if cached is None else PicoUSDPerToken(cached))
+    """As the catalogue has it: tokens from the cache cost as much as others unless a row says otherwise."""
+    return Price(
+        PicoUSDPerToken(input_), PicoUSDPerToken(output), PicoUSDPerToken(input_ if cached is None else cached)
+    )
 
 
 def size(text: str) -> TextSize:

@@ -36,6 +36,11 @@ def read(body: bytes | dict[str, Any], stops: tuple[str, ...] = (), legacy_funct
     )
 
 
+def read_as_any(body: dict[str, Any]) -> Reply:
+    """As `read`, by the reading for what is more than text: an `error` that says nothing leads there."""
+    return read({**body, "error": ""})
+
+
 def message(finish_reason: str | None = "stop", **fields: Any) -> dict[str, Any]:
     """A body whose one choice has a message of `fields`."""
     return {"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish_reason}]}
@@ -291,3 +296,56 @@ def test_the_size_of_a_reply_is_that_of_its_texts() -> None:
     assert reply.delivered(body) == Delivered(content=TextSize(2, 3), reasoning=TextSize(3, 3), calls=TextSize(6, 6))
     body = read(message(tool_calls=[call("{}"), call("{}")]), legacy_functions=True)
     assert reply.delivered(body).calls == TextSize(3, 3)
+
+
+# --- text, and more than text --------------------------------------------------------------------------------------
+
+USAGE = {"prompt_tokens": 13, "completion_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"content": ""},
+        {"content": None},
+        {"content": 5},
+        {"content": "\ud800"},
+        {"reasoning_content": "why"},
+        {"reasoning_content": ""},
+        {"reasoning": "why"},
+        {"refusal": "no"},
+        {"tool_calls": []},
+        {"tool_calls": [call("{}")]},
+        {"function_call": {"name": "f", "arguments": "{}"}},
+    ],
+)
+@pytest.mark.parametrize("finish_reason", ["stop", "length", "tool_calls", "sensitive", "", None])
+@pytest.mark.parametrize(
+    "counts", [None, USAGE, {**USAGE, "completion_tokens": 0}, {**USAGE, "cached_tokens": 14}, {"prompt_tokens": "13"}]
+)
+def test_text_is_read_as_anything_else_is(fields: dict[str, Any], finish_reason: str | None, counts: Any) -> None:
+    body = {**message(finish_reason, **{"content": "Hello", **fields}), "usage": counts}
+    assert read(body) == read_as_any(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**message(content="Hello"), "base_resp": {"status_code": 0}},
+        {**message(content="Hello"), "base_resp": {"status_code": "0"}},
+        {"choices": message(content="a")["choices"] + message(content="b")["choices"]},
+        {"choices": [{**message(content="a")["choices"][0], "index": 3}]},
+        {"choices": [{**message(content="a")["choices"][0], "logprobs": {"content": []}}]},
+        {"choices": [{**message(content="a")["choices"][0], "usage": USAGE}]},
+    ],
+)
+def test_a_reply_around_text_is_read_as_any_other(body: dict[str, Any]) -> None:
+    for counted in (body, {**body, "usage": USAGE}):
+        assert read(counted) == read_as_any(counted)
+
+
+def test_a_fault_beside_text_is_a_fault() -> None:
+    for fault in ({"error": {"message": "x"}}, {"base_resp": {"status_code": 1000}}):
+        with pytest.raises(UpstreamFailed):
+            read({**message(content="Hello"), "usage": USAGE, **fault})

@@ -835,3 +835,48 @@ def test_the_usage_of_the_caller_is_what_the_caller_sees() -> None:
     mine: Usage = counts.of(3, 1)
     assert chunks(one.final(mine))[-1]["usage"]["prompt_tokens"] == 3
     assert one.feed(deepseek({"content": "more"})) == b""
+
+
+SHORT: list[dict[str, Any]] = [
+    {"content": "text"},
+    {"content": "Text, 你好"},
+    {"content": ""},
+    {"content": None},
+    {"content": "\ud800"},
+    {"content": 5},
+    {"content": None, "reasoning_content": "why"},
+    {"content": "", "reasoning_content": "because 你"},
+    {"content": "both", "reasoning_content": "at once"},
+    {"reasoning": "why"},
+    {"refusal": "no"},
+    {"tool_calls": []},
+    tool(0, "a", "f", "{}"),
+]
+AROUND: list[dict[str, Any]] = [
+    {},
+    {},
+    {"usage": FILLER},
+    {"usage": DEEPSEEK_USAGE},
+    {"base_resp": {"status_code": 0}},
+]
+CHOICES: list[dict[str, Any]] = [{}, {}, {}, {"finish_reason": ""}, {"index": 1}, {"logprobs": {"content": []}}]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(SHORT), st.sampled_from(CHOICES), st.sampled_from(AROUND)), max_size=8),
+    st.integers(1, 2),
+)
+def test_the_short_way_of_a_chunk_leads_where_the_long_one_does(
+    said: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]], choices: int
+) -> None:
+    bodies = [{"choices": [{"index": 0, "delta": delta, **choice}], **around} for delta, choice, around in said]
+    ends = [{"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]} for index in range(choices)]
+    short, long = translator(choices=choices), translator(choices=choices)
+    # An `error` that says nothing makes a chunk more than text.
+    outs = [
+        play(one, *(b"data: " + json.dumps({**body, **extra}).encode() + b"\n\n" for body in [*bodies, *ends]))
+        for one, extra in ((short, {}), (long, {"error": ""}))
+    ]
+    assert outs[0] == outs[1]
+    assert short.delivered == long.delivered
+    assert (short.complete, short.usage) == (long.complete, long.usage)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipcloud.dialects.openai import ChatRequest
+from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
 from vipcloud.providers import catalog, translate
-from vipcloud.providers.catalog import Candidate, Catalog
+from vipcloud.providers.catalog import Candidate, Catalog, Model
 
 MODELS = Catalog.load(catalog.packaged_toml()).models
 CHAT = MODELS["deepseek-chat"].candidates[0]
@@ -37,7 +37,15 @@ def asked(**fields: Any) -> ChatRequest:
 
 
 def sent(candidate: Candidate, **fields: Any) -> dict[str, Any]:
-    body = translate.encode_request(asked(**fields), candidate, attempt_id="attempt-1")
+    """What goes upstream. Where the request is plain, the same must go by the short way."""
+    request = asked(**fields)
+    body = translate.encode_request(request, candidate, attempt_id="attempt-1")
+    try:
+        plain = msgspec.convert(msgspec.to_builtins(request), PlainChat)
+    except msgspec.ValidationError:
+        pass
+    else:
+        assert translate.encode_request(plain, candidate, attempt_id="attempt-1") == body
     decoded: dict[str, Any] = msgspec.json.decode(body)
     return decoded
 
@@ -90,6 +98,48 @@ def test_a_doubled_key_goes_on_once() -> None:
     body = translate.encode_request(msgspec.json.decode(raw, type=ChatRequest), CHAT, attempt_id="a")
     assert body.count(b'"content"') == body.count(b'"max_tokens"') == 1
     assert msgspec.json.decode(body)["messages"] == [{"role": "user", "content": "b"}]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["system", "user", "assistant"]), "content": st.text(max_size=9)}
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "stream": st.booleans(),
+            "temperature": st.floats(0, 2),
+            "top_p": st.floats(0, 1),
+            "max_tokens": st.integers(1, 10**6),
+            "n": st.just(1),
+            "user": st.text(max_size=9),
+        },
+    ),
+    st.sampled_from([CHAT, REASONER, FLASH, PLUS_FALLBACK]),
+)
+def test_a_plain_request_goes_upstream_by_the_short_way_as_by_the_long_one(
+    messages: list[Any], fields: dict[str, Any], candidate: Candidate
+) -> None:
+    raw = msgspec.json.encode({"model": "m", "messages": messages, **fields})
+    long, short = msgspec.json.decode(raw, type=ChatRequest), msgspec.json.decode(raw, type=PlainChat)
+    problem, same = translate.refusal(long, candidate), translate.refusal(short, candidate)
+    assert (str(problem), type(problem)) == (str(same), type(same))
+    bodies = [
+        translate.encode_suited(request, candidate, max_tokens=None, attempt_id="a", account="b")
+        for request in (long, short)
+    ]
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.takes_plain], ids=lambda model: model.id)
+def test_a_model_that_takes_plain_requests_refuses_none(model: Model) -> None:
+    raw = b'{"model":"m","messages":[{"role":"system","content":""},{"role":"assistant","content":""}],"n":1}'
+    request = msgspec.json.decode(raw, type=PlainChat)
+    assert translate.suited(request, model.candidates) is model.candidates
 
 
 # --- parameters ----------------------------------------------------------------------------------------------------

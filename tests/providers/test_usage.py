@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,27 @@ def test_no_output_is_believed_only_where_none_was_seen() -> None:
 )
 def test_zeros_on_running_chunks_are_filler(wire: Any, filler: bool) -> None:
     assert usage.is_filler(wire) is filler
+
+
+COUNT = st.sampled_from([0, 1, 5, 10, 11, 2**70, -1, 1.0, True, "5", None])
+COUNTS = st.fixed_dictionaries(
+    {"prompt_tokens": COUNT, "completion_tokens": COUNT},
+    optional={
+        "prompt_cache_hit_tokens": COUNT,
+        "cached_tokens": COUNT,
+        "prompt_tokens_details": st.fixed_dictionaries({}, optional={"cached_tokens": COUNT}) | COUNT,
+        "completion_tokens_details": st.fixed_dictionaries({}, optional={"reasoning_tokens": COUNT}) | COUNT,
+    },
+)
+
+
+@given(COUNTS)
+def test_counts_that_decode_typed_are_read_as_those_that_do_not(wire: dict[str, Any]) -> None:
+    try:
+        typed = msgspec.json.decode(msgspec.json.encode(wire), type=usage.Counts)
+    except msgspec.ValidationError:
+        return
+    assert usage.of_counts(typed, 10) == usage.read(wire, 10, output_seen=True)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists) | st.none())

@@ -89,9 +89,11 @@ class ChunkWriter:
     `index` is the choice. With `include_usage` every chunk says `"usage":null` until `usage_chunk`, which has no
     choices. Without it there is no such chunk, because clients that did not ask index `choices[0]`; usage then rides
     on the finish chunk, the last one before `[DONE]`.
+
+    A chunk of choice 0's text is `text_head`, the text as JSON, `text_tail`; who writes thousands may do so itself.
     """
 
-    __slots__ = ("_after_delta", "_content_head", "_content_tail", "_head", "_reasoning_head", "id", "include_usage")
+    __slots__ = ("_after_delta", "_head", "_reasoning_head", "id", "include_usage", "text_head", "text_tail")
 
     def __init__(self, id: str, created: int, model: str, *, include_usage: bool) -> None:  # noqa: A002
         self.id = id
@@ -104,9 +106,9 @@ class ChunkWriter:
         )
         # After a delta's closing brace, of a chunk that neither finishes nor has log probabilities.
         self._after_delta = b',"logprobs":null,"finish_reason":null}]%b}\n\n' % usage
-        self._content_head = self._before_delta(0) + b'{"content":'
+        self.text_head = self._before_delta(0) + b'{"content":'
         self._reasoning_head = self._before_delta(0) + b'{"reasoning_content":'
-        self._content_tail = b"}" + self._after_delta
+        self.text_tail = b"}" + self._after_delta
 
     def role(self, content: RoleContent = "", *, index: int = 0) -> bytes:
         """The first chunk of a choice. `content` is None where no text is expected: reasoning or a refusal follows."""
@@ -114,12 +116,12 @@ class ChunkWriter:
 
     def content(self, text: str, *, index: int = 0, logprobs: Logprobs | None = None) -> bytes:
         if index == 0 and logprobs is None:
-            return self._content_head + _encode(text) + self._content_tail
+            return self.text_head + _encode(text) + self.text_tail
         return self._chunk(index, b'{"content":%b}' % _encode(text), logprobs)
 
     def reasoning(self, text: str, *, index: int = 0) -> bytes:
         if index == 0:
-            return self._reasoning_head + _encode(text) + self._content_tail
+            return self._reasoning_head + _encode(text) + self.text_tail
         return self._chunk(index, b'{"reasoning_content":%b}' % _encode(text))
 
     def refusal(self, text: str, *, index: int = 0, logprobs: Logprobs | None = None) -> bytes:

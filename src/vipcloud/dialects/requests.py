@@ -1,9 +1,9 @@
 """A chat completion's body, from bytes to a checked value.
 
-Theory of operation. `parse_chat` decodes once, typed, and then `check` does what types cannot say: rules between
+Theory of operation. `parse_chat` decodes as `PlainChat` first, which most bodies are and which needs no further checks.
+What that refuses is decoded as what the contract allows, and then `check` does what types cannot say: rules between
 fields, and one spelling for what callers spell in several ways (a bare image URL, `any`, empty arrays, the `functions`
-of 2023). Both are on the way of every request, so both touch only what is there; what explains a refusal is in
-`refusals`.
+of 2023). What explains a refusal is in `refusals`.
 
 After `check` the rest of the house can rely on this: every tool message answers a call of the turn before it and every
 call is answered; `tool_choice` names something in `tools`; there are no `function_call` messages and no messages of the
@@ -30,12 +30,26 @@ MESSAGE_FRAME_BYTES = 8  # what a chat template may add per message, in tokens; 
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"  # as callers know it from OpenAI's sentence
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 
+_decode_plain = msgspec.json.Decoder(openai.PlainChat).decode
 _decode = msgspec.json.Decoder(openai.ChatRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRequest:
     """The request in `body`, checked. Raises BadRequest with the path of the first faulty field in `param`."""
+    if not strict_parameters:
+        try:
+            request = _decode_plain(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # not plain, or faulty: the whole contract tells
+        else:
+            if request.stream_options is not None and not request.stream:
+                raise refusals.only_with("stream_options", "stream")
+            return request
+    return _parse(body, strict_parameters)
+
+
+def _parse(body: bytes, strict_parameters: bool) -> openai.ChatRequest:
     try:
         request = _decode(body)
         unknown = refusals.unknown_parameter(body) if strict_parameters else None

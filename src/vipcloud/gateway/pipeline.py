@@ -211,8 +211,9 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     """One upstream call, answered whole. Raises AttemptFailed."""
     parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
     response = await parts.upstreams.send(way, attempt.encode(way), JSON_TYPE, attempt.total_deadline, "total")
+    bytes_max = parts.settings.gateway.reply_bytes_max
     try:
-        payload = await response.read(parts.settings.gateway.reply_bytes_max)
+        payload = response.read_now(bytes_max) or await response.read(bytes_max)
     except ClientError as error:
         raise broken(error, way) from error
     finally:

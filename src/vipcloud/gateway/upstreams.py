@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vipcloud.clock import Clock
-from vipcloud.dialects.openai import ChatRequest
+from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import GatewayError, SettingsError, Unavailable, UpstreamFailed, UpstreamTimeout
 from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
 from vipcloud.http.headers import header_block
@@ -35,7 +35,10 @@ class AttemptFailed(Exception):
 
 @dataclass(slots=True, eq=False)
 class UpstreamAccount:
-    """One of our keys at a provider. `running` counts its calls under way."""
+    """One of our keys at a provider. `running` counts its calls under way.
+
+    `steady_heads` has by `accept` what `head` returned, unless the key is signed anew from time to time.
+    """
 
     provider: Provider
     key: Secret
@@ -43,13 +46,15 @@ class UpstreamAccount:
     path: str
     health: AccountHealth = field(default_factory=AccountHealth)
     running: int = 0
-    _authorization: str = ""
-    _heads: dict[str, bytes] = field(default_factory=dict)
+    steady_heads: dict[str, bytes] = field(default_factory=dict, repr=False)
+    _authorization: str = field(default="", repr=False)
+    _heads: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def renew(self, provider: Provider) -> None:
         """Take the provider's row of a new catalogue."""
         self.provider = provider
         self._authorization = ""  # what was built of the former row is built anew
+        self.steady_heads = {}
 
     def head(self, now_ms: int, accept: str) -> bytes:
         """The request line and headers of a call, up to the length of its body."""
@@ -69,6 +74,8 @@ class UpstreamAccount:
                 *self.provider.headers.items(),
             ]
             head = self._heads[accept] = f"POST {self.path} HTTP/1.1\r\n".encode() + header_block(pairs)
+            if self.provider.auth == "bearer":
+                self.steady_heads[accept] = head
         return head
 
 
@@ -127,10 +134,15 @@ class Upstreams:
 
         Raises Unavailable where we have no account, and UpstreamFailed where none of ours may serve the model.
         """
-        suited = translate.suited(request, model.candidates)
         ways = self._ways.get(model.id, [])
-        if suited is not model.candidates:
-            ways = [way for way in ways if way.candidate in suited]
+        if not model.takes_plain or type(request) is not PlainChat:
+            suited = translate.suited(request, model.candidates)
+            if suited is not model.candidates:
+                ways = [way for way in ways if way.candidate in suited]
+        if len(ways) == 1:
+            way = ways[0]
+            if way.account.health.serves(way.candidate.upstream_model):
+                return ways  # there is nothing to put in order
         if not ways:
             raise Unavailable(f"No upstream is configured for the model '{model.id}'.", retry_after_s=60)
         ordered = rules.order(ways, self._clock.monotonic_s())
@@ -140,9 +152,10 @@ class Upstreams:
 
     async def send(self, way: Way, body: bytes, accept: str, deadline: float, phase: str) -> Response:
         """Call the upstream; its answer with status 200, head read. Raises AttemptFailed."""
-        head = way.account.head(int(self._clock.wall_s() * 1000), accept)
+        account = way.account
+        head = account.steady_heads.get(accept) or account.head(int(self._clock.wall_s() * 1000), accept)
         try:
-            response = await way.account.origin.send(
+            response = await account.origin.send(
                 b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), deadline, phase
             )
             if response.status == 200:

@@ -9,25 +9,23 @@ _PICO_PER_NANO = 1000
 
 
 class Price(Protocol):
-    """Pico-dollars per token. `cached_input` is None where tokens from the prompt cache cost as much as others."""
+    """Pico-dollars per token. `cached_input` is for tokens from the prompt cache."""
 
     @property
     def input(self) -> PicoUSDPerToken: ...
     @property
     def output(self) -> PicoUSDPerToken: ...
     @property
-    def cached_input(self) -> PicoUSDPerToken | None: ...
+    def cached_input(self) -> PicoUSDPerToken: ...
 
 
 def cost(usage: Usage, price: Price) -> NanoUSD:
     """Σ tokens × price, rounded once, down: in the customer's favour. Reasoning tokens are output."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
     cached = usage.prompt_tokens_details.cached_tokens
-    assert 0 <= cached <= usage.prompt_tokens, "cached tokens are part of the prompt"
-    assert usage.completion_tokens >= 0, "a count is not negative"
-    cached_price = price.input if price.cached_input is None else price.cached_input
-    picos = (
-        (usage.prompt_tokens - cached) * price.input + cached * cached_price + usage.completion_tokens * price.output
-    )
+    assert 0 <= cached <= prompt, "cached tokens are part of the prompt"
+    assert completion >= 0, "a count is not negative"
+    picos = (prompt - cached) * price.input + cached * price.cached_input + completion * price.output
     return NanoUSD(picos // _PICO_PER_NANO)
 
 
@@ -40,6 +38,5 @@ def ceiling(prompt_bytes: int, output_tokens_max: int, price: Price) -> NanoUSD:
     """
     assert prompt_bytes >= 0, "a size is not negative"
     assert output_tokens_max >= 0, "a size is not negative"
-    input_price = price.input if price.cached_input is None else max(price.input, price.cached_input)
-    picos = prompt_bytes * input_price + output_tokens_max * price.output
+    picos = prompt_bytes * max(price.input, price.cached_input) + output_tokens_max * price.output
     return NanoUSD(-(-picos // _PICO_PER_NANO))

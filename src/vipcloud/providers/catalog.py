@@ -187,7 +187,8 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
     """A model at an upstream that could serve a call. `output_tokens_max` holds for what we sell and for the upstream.
 
     `extra` are fields of the upstream's body beside those translated; `first_byte_s` is how long the first byte may
-    take, reasoning included.
+    take, reasoning included. `body_tail` and `sampling_stands` follow from the rest and are there because every call
+    asks: the end of a body, `extra` encoded; whether `temperature` and `top_p` are sent as they came.
     """
 
     provider: Provider
@@ -197,6 +198,8 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
     output_tokens_max: int
     first_byte_s: float
     quirks: Quirks
+    body_tail: bytes
+    sampling_stands: bool
 
     @property
     def id(self) -> str:
@@ -205,7 +208,11 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Model(Struct, frozen=True, kw_only=True, eq=False):
-    """What a customer names. `candidates` stand in order of preference; empty only where the status is `soon`."""
+    """What a customer names. `candidates` stand in order of preference; empty only where the status is `soon`.
+
+    `on_sale` and `takes_plain` follow from the rest: the model can be called at all, and every candidate can serve any
+    `PlainChat`.
+    """
 
     id: str
     name: str
@@ -220,6 +227,8 @@ class Model(Struct, frozen=True, kw_only=True, eq=False):
     prices: Prices | None
     alias_of: str | None
     candidates: tuple[Candidate, ...]
+    on_sale: bool
+    takes_plain: bool
 
 
 class Catalog(Struct, frozen=True, kw_only=True, eq=False):
@@ -247,14 +256,14 @@ class Catalog(Struct, frozen=True, kw_only=True, eq=False):
         model = self.models.get(model_id)
         if model is None:
             raise ModelNotFound(model_id)
+        if model.on_sale:
+            return model
         if model.status == "soon":
             raise NotImplementedYet(
                 f"The model '{model_id}' is announced and not switched on yet; GET /v1/models shows its status.",
                 param="model",
             )
-        if model.prices is None:
-            raise NotImplementedYet(f"The model '{model_id}' has no price yet and cannot be called.", param="model")
-        return model
+        raise NotImplementedYet(f"The model '{model_id}' has no price yet and cannot be called.", param="model")
 
     def entries(self) -> list[ModelEntry]:
         """The rows of `GET /v1/models`."""
@@ -379,6 +388,7 @@ def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]
         candidates.append(
             _candidate(row, raw["candidates"][index], candidate, providers, f"{path}.candidates[{index}]")
         )
+    ready = tuple(candidate for candidate in candidates if candidate.provider.ready)
     model = Model(
         id=model_id,
         name=row.name,
@@ -392,7 +402,9 @@ def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]
         capabilities=row.capabilities,
         prices=_prices(row.price, f"{path}.price") if row.price else None,
         alias_of=row.alias_of,
-        candidates=tuple(candidate for candidate in candidates if candidate.provider.ready),
+        candidates=ready,
+        on_sale=row.status != "soon" and row.price is not None,
+        takes_plain=not any(candidate.quirks.user_message_required for candidate in ready),
     )
     _check_unique(candidates, path)
     _check_sale(model, candidates, path)
@@ -403,7 +415,7 @@ def _candidate(
     model: _ModelRow, raw: dict[str, Any], row: _CandidateRow, providers: Mapping[str, Provider], path: str
 ) -> Candidate:
     provider = _named(providers, row.provider, f"{path}.provider")
-    quirks = merge(_given(provider.quirks), raw.get("quirks", {}))
+    quirks = _quirks(merge(_given(provider.quirks), raw.get("quirks", {})), f"{path}.quirks")
     return Candidate(
         provider=provider,
         upstream_model=row.model,
@@ -411,7 +423,14 @@ def _candidate(
         costs=_prices(row.cost, f"{path}.cost"),
         output_tokens_max=min(model.output_tokens_max, row.output_tokens_max or model.output_tokens_max),
         first_byte_s=row.first_byte_s or provider.first_byte_s,
-        quirks=_quirks(quirks, f"{path}.quirks"),
+        quirks=quirks,
+        body_tail=b"," + msgspec.json.encode(row.extra)[1:] if row.extra else b"}",
+        sampling_stands=(
+            quirks.temperature_range is None
+            and quirks.temperature_zero == "pass"
+            and quirks.top_p_range is None
+            and quirks.sampling_decimals is None
+        ),
     )
 
 

@@ -1,19 +1,24 @@
 """Whole answers of upstreams in our terms, and what they share with streamed ones (`stream`).
 
 Theory of operation. A body or event is decoded into structs that hold only what we pass on, so vendors' own keys are
-gone by construction. That strict decode is fast and right for nearly everything. What it refuses (a number where a
-text should be, an object for arguments, NaN, bytes that are no UTF-8) is read again without types and put into the
-same structs as far as it makes sense. `usage` stays untyped until `usage.read` judges it: wrong counts spoil no answer.
+gone by construction. There are three readings, each for what the one before refuses:
+
+    `_TextReply`, `_TextChunk`   one choice of text, and nothing that needs a look: most replies and chunks are this
+    `WireReply`                  all that we pass on: calls, several choices, errors, endings of every kind
+    untyped                      a number where a text should be, an object for arguments, NaN, bytes that are no UTF-8:
+                                 put into a `WireReply` as far as it makes sense
+
+In a `WireReply` `usage` stays untyped until `usage.read` judges it: wrong counts spoil no answer.
 
 Errors inside an answer of status 200 go to a `Classify`, which knows the provider's codes.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall
 from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, ReplyMessage
@@ -103,6 +108,66 @@ class WireReply(Struct, gc=False):
     base_resp: Any = None
 
 
+# What most upstreams send most of the time. A field of these types that stands here without being read is one that must
+# not say anything: where it does, decoding fails and `WireReply` is the next reading.
+
+_NoText = Annotated[str, Meta(max_length=0)] | None
+_NoCalls = Annotated[list[Any], Meta(max_length=0)] | None
+
+
+class _NoFault(Struct, gc=False):
+    status_code: Literal[0] | None = None
+
+
+class _TextDelta(Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: _NoCalls = None
+    function_call: None = None
+    refusal: _NoText = None
+    reasoning: _NoText = None
+
+
+class _TextChunkChoice(Struct, gc=False):
+    delta: _TextDelta
+    index: Literal[0] | None = None
+    finish_reason: Literal["", "null"] | None = None
+    logprobs: None = None
+    usage: None = None
+
+
+class _TextChunk(Struct, gc=False):
+    choices: Annotated[list[_TextChunkChoice], Meta(min_length=1, max_length=1)]
+    usage: None = None
+    error: None = None
+    base_resp: _NoFault | None = None
+
+
+class _TextMessage(Struct, gc=False):
+    content: Annotated[str, Meta(min_length=1)]
+    reasoning_content: str | None = None
+    tool_calls: _NoCalls = None
+    function_call: None = None
+    refusal: _NoText = None
+    reasoning: _NoText = None
+
+
+class _TextChoice(Struct, gc=False):
+    message: _TextMessage
+    finish_reason: Literal["stop", "length"]
+    index: Literal[0] | None = None
+    logprobs: None = None
+
+
+class _TextReply(Struct, gc=False):
+    choices: Annotated[list[_TextChoice], Meta(min_length=1, max_length=1)]
+    usage: usage.Counts
+    error: None = None
+    base_resp: _NoFault | None = None
+
+
+decode_text_chunk = msgspec.json.Decoder(_TextChunk).decode
+_decode_text_reply = msgspec.json.Decoder(_TextReply).decode
 decode_strictly = msgspec.json.Decoder(WireReply).decode
 UNDECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -268,6 +333,24 @@ def read_reply(
     `stops` are strings that the upstream does not look for itself. Raises what `classify` makes of an error in the
     body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
     """
+    if not stops:
+        try:
+            text = _decode_text_reply(body)
+        except UNDECODED:
+            pass  # more than text, or not as it should be
+        else:
+            choice = text.choices[0]
+            message = ReplyMessage("assistant", choice.message.content)
+            if choice.message.reasoning_content:
+                message.reasoning_content = choice.message.reasoning_content
+            return Reply(
+                id,
+                "chat.completion",
+                created,
+                model,
+                [ReplyChoice(0, message, None, choice.finish_reason)],
+                usage.of_counts(text.usage, usage_tokens_max),
+            )
     try:
         wire = _decode_body(body)
         if reports_error(wire):
@@ -276,16 +359,12 @@ def read_reply(
             raise _no_choices(payload(_bare(body)), classify)
     except Malformed as error:
         raise UpstreamFailed("The provider's answer could not be read.") from error
-    plain = None if stops else _plain_choice(wire.choices)
-    if plain is not None:
-        choices = [plain]
-    else:
-        choices = [
-            _read_choice(choice, position, id, classify, stops, legacy_functions)
-            for position, choice in enumerate(wire.choices)
-        ]
+    choices = [
+        _read_choice(choice, position, id, classify, stops, legacy_functions)
+        for position, choice in enumerate(wire.choices)
+    ]
     counts = wire.usage if wire.usage is not None else wire.choices[-1].usage
-    output_seen = plain is not None or any(choice.message.content for choice in choices)
+    output_seen = any(choice.message.content for choice in choices)
     return Reply(
         id=id,
         object="chat.completion",
@@ -308,28 +387,6 @@ def _decode_body(body: bytes) -> WireReply:
         return decode_strictly(body)  # which takes white space around the JSON
     except UNDECODED:
         return decode(_bare(body))
-
-
-def _plain_choice(wires: list[WireChoice]) -> ReplyChoice | None:
-    """The choice, where there is one, and it is text that ended by itself or by length, and nothing else."""
-    wire = wires[0]
-    said = wire.message
-    if (
-        len(wires) != 1
-        or said is None
-        or not said.content
-        or said.tool_calls
-        or said.reasoning_content
-        or said.reasoning
-        or said.refusal
-        or said.function_call
-        or wire.logprobs is not None
-        or wire.index
-        or (wire.finish_reason != "stop" and wire.finish_reason != "length")
-    ):
-        return None
-    reason: FinishReason = "stop" if wire.finish_reason == "stop" else "length"
-    return ReplyChoice(0, ReplyMessage(content=said.content), None, reason)
 
 
 def delivered(reply: Reply) -> Delivered:

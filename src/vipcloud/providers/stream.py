@@ -1,8 +1,9 @@
 """An upstream's stream in our terms. Sans I/O: bytes cut anywhere in, bytes for the caller out.
 
 Theory of operation. Every event is decoded, normalised and encoded again; nothing of the upstream's bytes is forwarded.
-Most events hold the next piece of one choice's text and nothing else, and take the short way in `feed`. All others go
-through `_take`, which keeps one `_Choice` per choice: whether it was opened, its tool calls, its finish reason.
+Most events hold the next piece of one choice's text or reasoning and nothing else; once the choice is open they decode
+as a text chunk and take the short way in `feed`. All others go through `_take`, which keeps one `_Choice` per choice:
+whether it was opened, its tool calls, its finish reason.
 
 A choice is opened (its role chunk is written) by its first content, not by the upstream's role chunk, so that a stream
 which dies empty can still be tried elsewhere. The chunks that finish it are held back until `final`, because usage
@@ -20,6 +21,8 @@ Text of the answer that holds inline `<think>` tags is passed on as it is.
 """
 
 from typing import Final
+
+import msgspec
 
 from vipcloud.dialects import replies
 from vipcloud.dialects.openai import Usage
@@ -43,7 +46,7 @@ from vipcloud.providers.reply import (
     call_id,
     context_exceeded,
     decode,
-    decode_strictly,
+    decode_text_chunk,
     finish_reason,
     first_stop,
     log_probabilities,
@@ -51,6 +54,8 @@ from vipcloud.providers.reply import (
     reports_error,
 )
 from vipcloud.providers.usage import Delivered, TextSize
+
+_encode = msgspec.json.Encoder().encode
 
 CALLS_MAX: Final = 1024  # tool calls in one choice
 
@@ -65,8 +70,9 @@ class StreamTranslator:
     `legacy_functions` the first tool call is written as `function_call` and others are left out.
 
     `data_events` counts what the upstream said, comments left out: a time-out on silence watches it. `usage` is the
-    last believable count so far. `finished`: every choice seen has its finish reason, and there is one. `failure` is
-    what to tell the caller; `fault` is what `classify` said, where the upstream reported an error itself.
+    last believable count so far. `finished`: every choice seen has its finish reason, and there is one. `complete`:
+    `final` can be called, for nothing more is to come, or nothing that matters. `failure` is what to tell the caller;
+    `fault` is what `classify` said, where the upstream reported an error itself.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class StreamTranslator:
     ) -> None:
         self.started = False
         self.finished = False
+        self.complete = False
         self.data_events = 0
         self.usage: Usage | None = None
         self.failure: GatewayError | None = None
@@ -89,7 +96,8 @@ class StreamTranslator:
         self.content_chars = 0
         self.content_bytes = 0
         self._writer = writer
-        self._write_content = writer.content
+        self._text_head = writer.text_head
+        self._text_tail = writer.text_tail
         self._decoder = sse.SSEDecoder(event_bytes_max)
         self._classify = classify
         self._choices_max = choices
@@ -99,7 +107,7 @@ class StreamTranslator:
         self._choices: dict[int, _Choice] = {}
         self._reasoning = TextSize()
         self._calls = TextSize()
-        self._short_way = False  # choice 0 is open and its text needs no watching
+        self._short_way = False  # there is one choice, open and without calls, and its text needs no watching
         self._usage_is_last = False  # it came with the finish reason or after it
         self._ended = False  # [DONE], end of file, or an error after the answer
 
@@ -109,13 +117,6 @@ class StreamTranslator:
     def stopped(self) -> bool:
         """Whether one of `stops` ended every choice. What else the upstream generates is of no use."""
         return len(self._choices) == self._choices_max and all(choice.stopped for choice in self._choices.values())
-
-    @property
-    def complete(self) -> bool:
-        """Whether `final` can be called: nothing more is to come, or nothing that matters."""
-        if not self.finished:
-            return False
-        return self._ended or self.stopped or (self._usage_is_last and len(self._choices) == self._choices_max)
 
     @property
     def retryable(self) -> bool:
@@ -134,7 +135,7 @@ class StreamTranslator:
 
     def feed(self, data: bytes) -> bytes:
         """What to send on now, whole events; often nothing. Look at `failure` and `complete` afterwards."""
-        if self._over():
+        if self._ended or self.failure is not None:
             return b""
         try:
             events = self._decoder.feed(data)
@@ -146,20 +147,22 @@ class StreamTranslator:
         for event in events:
             if self._short_way and type(event) is bytes:
                 try:
-                    wire = decode_strictly(event)
+                    said = decode_text_chunk(event).choices[0].delta
                 except UNDECODED:
-                    self._take(event, out)
+                    pass  # more than text, or not as it should be
                 else:
-                    text = _only_text(wire)
-                    if text:
+                    text, reasoning = said.content, said.reasoning_content
+                    if text and not reasoning:
                         size = len(text)
                         self.content_chars += size
                         self.content_bytes += size if text.isascii() else len(text.encode())
-                        out.append(self._write_content(text))
+                        out.append(self._text_head + _encode(text) + self._text_tail)
                         continue
-                    self._take_reply(wire, event, out)
-            else:
-                self._take(event, out)
+                    if reasoning and not text:
+                        self._reasoning.add(reasoning)
+                        out.append(self._writer.reasoning(reasoning))
+                        continue
+            self._take(event, out)
             if self._over():
                 break
         return out[0] if len(out) == 1 else b"".join(out)
@@ -185,7 +188,7 @@ class StreamTranslator:
         """What ends the stream. `usage` is ours or the caller's own count; it goes to the caller either way."""
         assert self.finished, "an unfinished answer is never ended as a whole one"
         assert self.failure is None, "a failed answer is never ended as a whole one"
-        self._ended = True
+        self._ended = self.complete = True
         out: list[bytes] = []
         for choice in self._choices.values():
             self._release(choice, out)
@@ -276,24 +279,31 @@ class StreamTranslator:
             self.failure = context_exceeded()
         elif choice.word is None:
             choice.word = word
-            self._note_finish()
+            self._note_progress()
 
     def _choice(self, index: int) -> "_Choice":
         choice = self._choices.get(index)
         if choice is None:
             choice = self._choices[index] = _Choice(index)
-            self.finished = False
+            self._note_progress()
         return choice
 
-    def _note_finish(self) -> None:
-        self.finished = all(choice.word is not None for choice in self._choices.values())
+    def _note_progress(self) -> None:
+        """Say anew how far the answer is. To be called after every change of what it looks at."""
+        choices = self._choices.values()
+        self.finished = bool(choices) and all(choice.word is not None for choice in choices)
+        self.complete = self.finished and (
+            self._ended or self.stopped or (self._usage_is_last and len(choices) == self._choices_max)
+        )
 
     def _count(self, wire: object) -> None:
         """Keep the last count. One that is refused takes the place of an earlier one: it was to replace it."""
         if counts.is_filler(wire):
+            self._short_way = False  # who sends one sends it with every chunk, so none is text alone
             return
         self.usage = counts.read(wire, self._usage_tokens_max, output_seen=self.started)
         self._usage_is_last = self.usage is not None and self.finished
+        self._note_progress()
 
     # --- text ----------------------------------------------------------------------------------------------------
 
@@ -303,11 +313,11 @@ class StreamTranslator:
             return
         self._open_before(choice, out)
         choice.opened = True
+        self._short_way = self._choices_max == 1 and not self._stops
         out.append(self._writer.role(content, index=choice.index))
 
     def _open_before(self, choice: "_Choice", out: list[bytes]) -> None:
         self.started = True
-        self._short_way = self._short_way or (choice.index == 0 and not self._stops)
         for index in range(choice.index):
             self._open(self._choice(index), "", out)
 
@@ -329,7 +339,7 @@ class StreamTranslator:
         if cut >= 0:
             choice.stopped = True
             choice.word = "stop"
-            self._note_finish()
+            self._note_progress()
             return text[:cut]
         kept = _beginning_of_stop(text, self._stops)
         if kept:
@@ -352,6 +362,7 @@ class StreamTranslator:
     # --- tool calls ------------------------------------------------------------------------------------------------
 
     def _take_call(self, choice: "_Choice", wire: WireCall, out: list[bytes]) -> None:
+        self._short_way = False
         self._release(choice, out)
         call = choice.call(wire)
         if len(choice.calls) > CALLS_MAX:
@@ -417,7 +428,7 @@ class StreamTranslator:
     def _report(self, said: dict[str, object]) -> None:
         """The upstream says that it failed. Midway only a fault of the request itself is told as such."""
         if self.finished:
-            self._ended = True
+            self._ended = self.complete = True
             return
         self.fault = self._classify(said)
         error = self.fault.error()
@@ -425,7 +436,7 @@ class StreamTranslator:
 
     def _break_off(self, why: str) -> None:
         if self.finished:
-            self._ended = True
+            self._ended = self.complete = True
         else:
             self.failure = UpstreamInterrupted(INTERRUPTED) if self.started else UpstreamFailed(why)
 
@@ -496,28 +507,6 @@ class _Choice:
             if call.wire_index == wire_index:
                 return None if name and given and call.id and call.id != given else call
         return None
-
-
-def _only_text(wire: WireReply) -> str | None:
-    """The text, if `wire` is the next piece of choice 0's text and nothing else."""
-    choices = wire.choices
-    if choices is None or len(choices) != 1 or wire.usage is not None or wire.error or wire.base_resp:
-        return None
-    choice = choices[0]
-    said = choice.delta
-    if (
-        said is None
-        or choice.index
-        or choice.finish_reason is not None
-        or choice.logprobs is not None
-        or choice.usage is not None
-        or said.tool_calls
-        or said.reasoning_content
-        or said.reasoning
-        or said.function_call
-    ):
-        return None
-    return said.content
 
 
 def _beginning_of_stop(text: str, stops: tuple[str, ...]) -> int:

@@ -2,8 +2,9 @@
 
 Theory of operation. A candidate's `Quirks` say how it differs from OpenAI; nothing here knows a provider's name. What a
 candidate cannot do is refused first (`refusal`), so that routing can pass over it (`suited`). Then messages, tools and
-parameters are rewritten, each only if it must be: in a plain request the caller's message values are encoded as they
-stand. The caller's bytes never go further; what is not translated is dropped, a client's vendor keys with it.
+parameters are rewritten, each only if it must be: the messages of a `PlainChat` are encoded as they stand, and it has
+no tools and none of the rarer parameters. The caller's bytes never go further; what is not translated is dropped, a
+client's vendor keys with it.
 
 A JSON schema that the upstream does not know is asked for in words, by a system message, together with JSON mode. The
 reply is not checked against the schema.
@@ -37,6 +38,7 @@ from vipcloud.dialects.openai import (
     JSONSchemaFormat,
     Message,
     NamedFunction,
+    PlainChat,
     RefusalPart,
     ResponseFormat,
     SystemMessage,
@@ -63,16 +65,16 @@ class _UsageOption(Struct):
 
 
 class _Body(Struct, omit_defaults=True):
-    """What goes upstream, beside a candidate's `extra`. None is "left out"."""
+    """What goes upstream, before a candidate's `body_tail`. None is "left out"."""
 
     model: str
     messages: list[Message]
     max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    do_sample: bool | None = None
     stream: bool | None = None
     stream_options: _UsageOption | None = None
-    temperature: float | None = None
-    do_sample: bool | None = None
-    top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -122,29 +124,32 @@ def encode_suited(
 ) -> bytes:
     """As `encode_request`, for a candidate that `suited` has returned for this request."""
     quirks = candidate.quirks
-    ceiling = max_tokens or request.output_tokens_max
+    plain = type(request) is PlainChat
     limit = candidate.output_tokens_max
+    ceiling = max_tokens or request.max_completion_tokens or request.max_tokens or limit
     try:
         body = _Body(
-            model=candidate.upstream_model,
-            messages=_messages(request, quirks),
-            max_tokens=ceiling if ceiling is not None and ceiling < limit else limit,
+            candidate.upstream_model,
+            request.messages if plain else _messages(request, quirks),
+            ceiling if ceiling < limit else limit,
+            request.temperature,
+            request.top_p,
         )
+        if not candidate.sampling_stands:
+            _set_sampling(body, request, quirks)
         if request.stream:
             body.stream = True
             if quirks.usage_option:
                 body.stream_options = _USAGE_OPTION
-        if request.temperature is not None or request.top_p is not None:
-            _set_sampling(body, request, quirks)
-        if request.tools or request.functions:
-            _set_tools(body, request, quirks)
-        if account or request.user is not None or request.safety_identifier is not None:
-            _set_user(body, request, quirks, account)
+        if quirks.user_id and (account or request.user is not None or request.safety_identifier is not None):
+            body.user_id = _user_id(account, request.safety_identifier or request.user or "")
         if quirks.request_id:
             body.request_id = attempt_id
-        if _has_rare(request):
+        if not plain:
+            if request.tools or request.functions:
+                _set_tools(body, request, quirks)
             _set_rare(body, request, quirks)
-        return _encode(body)[:-1] + _tail(candidate)
+        return _encode(body)[:-1] + candidate.body_tail
     except (OverflowError, RecursionError, ValueError) as error:
         # ValueError: a lone surrogate, or an integer of more digits than Python writes.
         raise BadRequest(
@@ -153,12 +158,10 @@ def encode_suited(
 
 
 def suited(request: ChatRequest, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    """Those of `candidates` that can serve `request`, in order. Raises the first one's refusal if none can."""
-    if len(candidates) == 1:
-        problem = refusal(request, candidates[0])
-        if problem is not None:
-            raise problem
-        return candidates
+    """Those of `candidates` that can serve `request`, in order. Raises the first one's refusal if none can.
+
+    For a `PlainChat` and a model that `takes_plain` there is no need to ask: it is all of them.
+    """
     problems = [refusal(request, candidate) for candidate in candidates]
     if not any(problems):
         return candidates
@@ -453,11 +456,6 @@ def _spec(spec: FunctionSpec) -> FunctionSpec:
     )
 
 
-def _set_user(body: _Body, request: ChatRequest, quirks: Quirks, account: str) -> None:
-    if quirks.user_id:
-        body.user_id = _user_id(account, request.safety_identifier or request.user or "")
-
-
 @lru_cache(maxsize=4096)
 def _user_id(account: str, user: str) -> str:
     """A stable pseudonym in the alphabet and length that every upstream takes: 34 of [A-Za-z0-9_-]."""
@@ -470,20 +468,6 @@ def _user_id(account: str, user: str) -> str:
 def _stops(stop: str | list[str]) -> list[str]:
     """As a list without empty strings and repeats, which no upstream can use."""
     return list(dict.fromkeys(text for text in ([stop] if isinstance(stop, str) else stop) if text))
-
-
-def _has_rare(request: ChatRequest) -> bool:
-    return (
-        request.stop is not None
-        or request.response_format is not None
-        or request.reasoning_effort is not None
-        or request.seed is not None
-        or request.presence_penalty is not None
-        or request.frequency_penalty is not None
-        or request.logprobs is not None
-        or request.logit_bias is not None
-        or request.n is not None
-    )
 
 
 def _set_rare(body: _Body, request: ChatRequest, quirks: Quirks) -> None:
@@ -507,9 +491,3 @@ def _set_rare(body: _Body, request: ChatRequest, quirks: Quirks) -> None:
         body.response_format = form
     elif isinstance(form, JSONSchemaFormat | JSONObjectFormat) and quirks.json_object == "native":
         body.response_format = JSONObjectFormat()
-
-
-@lru_cache(maxsize=256)
-def _tail(candidate: Candidate) -> bytes:
-    """The end of the body: the candidate's `extra`, encoded once."""
-    return b"," + _encode(candidate.extra)[1:] if candidate.extra else b"}"
