@@ -379,6 +379,32 @@ async def test_an_answer_above_the_limit_is_an_error(connect: Connect) -> None:
         assert await response.read(100_000) == body
 
 
+async def test_a_short_answer_can_be_read_without_waiting_and_a_longer_one_not_yet(connect: Connect) -> None:
+    async with Peer(answers(OK, OK[:-1])).listening() as peer:
+        origin = connect(peer.port)
+        response = await origin.send(REQUEST, soon())
+        await until(lambda: response.complete)
+        assert response.read_now(2) == b"ok"
+        with pytest.raises(ResponseInvalid):
+            response.read_now(1)
+        response = await origin.send(REQUEST, soon())
+        assert response.read_now(2) is None
+        response.abort()
+
+
+async def test_headers_have_lower_case_names_and_of_repeated_ones_the_last_counts(connect: Connect) -> None:
+    lines = b"X: 1\r\nRetry-After: 2\r\nX: 3\r\nTransfer-Encoding: chunked\r\n"
+    first = b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n0\r\nTrailer: t\r\n\r\n"
+    async with Peer(answers(first, b"HTTP/1.1 103 Early Hints\r\nLink: l\r\n\r\n" + OK)).listening() as peer:
+        origin = connect(peer.port)
+        response = await origin.send(REQUEST, soon())
+        assert await response.read(0) == b""
+        assert response.headers == {b"x": b"3", b"retry-after": b"2", b"transfer-encoding": b"chunked"}
+        response = await origin.send(REQUEST, soon())
+        assert response.headers == {b"content-length": b"2"}
+        assert await response.read(2) == b"ok"
+
+
 async def test_an_answer_cut_short_is_an_error_after_what_came(connect: Connect) -> None:
     parts: list[bytes] = []
     async with Peer(once(OK[:-1])).listening() as peer:

@@ -1,6 +1,6 @@
 import pytest
 
-from vipcloud.http.headers import header_block, status_line
+from vipcloud.http.headers import STATUS_LINES, header_block
 
 
 def test_a_block_is_one_line_per_pair() -> None:
@@ -30,4 +30,4 @@ def test_text_beyond_latin_1_does_not_raise() -> None:
     ],
 )
 def test_a_status_line_has_its_reason(status: int, line: bytes) -> None:
-    assert status_line(status) == line
+    assert STATUS_LINES[status] == line

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import resource
 import sys
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import pytest
 from structlog.testing import capture_logs
@@ -172,6 +174,38 @@ async def test_a_body_arrives_as_it_was_sent(serve: Serve, size: int, chunked: b
     assert (await served.ask(data if chunked else post(content))).body == b"POST / " + content
 
 
+async def test_a_body_that_came_with_its_head_is_there_at_once_and_a_late_one_is_awaited(serve: Serve) -> None:
+    at_once: list[bytes | None] = []
+
+    async def handler(exchange: Exchange) -> None:
+        at_once.append(exchange.whole)
+        body = await exchange.body()
+        assert exchange.whole == body
+        exchange.respond(200, b"", body)
+
+    served = await serve(handler)
+    async with served.dial() as wire:
+        wire.send(GET + post(b"abc"))
+        assert [(await wire.answer()).body for _ in range(2)] == [b"", b"abc"]
+        wire.send(post(b"abc")[:-1])
+        await until(lambda: len(at_once) == 3)
+        wire.send(b"c")
+        assert (await wire.answer()).body == b"abc"
+    assert at_once == [b"", b"abc", None]
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_request(serve: Serve) -> None:
+    served = await serve(Echo())
+    async with served.dial() as wire:
+        for _ in range(2):
+            wire.send(post(b"abc", path="/forgotten"))
+            await wire.answer()
+        await until(lambda: not served.server.running)
+        gc.collect()
+        exchanges = [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
+        assert not [exchange for exchange in exchanges if exchange.target == b"/forgotten"]
+
+
 async def test_a_body_in_single_bytes_arrives(serve: Serve) -> None:
     served = await serve(Echo())
     async with served.dial() as wire:
@@ -281,6 +315,26 @@ async def test_a_body_that_nobody_asks_for_is_not_taken_in(serve: Serve) -> None
 
 
 # --- time
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+async def test_a_head_that_stops_gets_408(serve: Serve, before: bytes) -> None:
+    served = await serve(Echo(), head_timeout_s=0.2)
+    async with served.dial() as wire:
+        wire.send(before + b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nX: z\r\nY")
+        if before:
+            assert (await wire.answer()).status == 200
+        assert (await asyncio.wait_for(wire.answer(), 2)).status == 408
+
+
+async def test_an_answer_has_the_date_of_its_second_or_of_the_one_before(serve: Serve) -> None:
+    served = await serve(Echo())
+    async with served.dial() as wire:
+        for pause_s in (1.1, 0):
+            wire.send(GET)
+            sent = parsedate_to_datetime((await wire.answer()).headers["date"])
+            assert 0 <= (datetime.now(UTC) - sent).total_seconds() < 2
+            await asyncio.sleep(pause_s)  # the server renews it by itself
 
 
 async def test_a_head_that_trickles_gets_408(serve: Serve) -> None:
@@ -501,6 +555,7 @@ async def test_a_half_closed_client_gets_all_its_answers(serve: Serve, requests:
         for _ in range(requests):
             answer = await wire.answer()
             assert (answer.status, len(answer.body)) == (200, 100_000)
+        assert answer.headers["connection"] == "close"
         assert await wire.ended()
     await served.emptied()
 

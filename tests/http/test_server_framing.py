@@ -85,6 +85,16 @@ REFUSED = {
     "compressed body": (head("Host: a", "Content-Encoding: gzip", "Content-Length: 3") + b"abc", 415),
     "other expectation": (head("Host: a", "Expect: tea", "Content-Length: 3") + b"abc", 417),
     "body above the limit": (head("Host: a", "Content-Length: 2000"), 413),
+    "body above the limit, sent at once": (head("Host: a", "Content-Length: 2000") + bytes(2000), 413),
+    "body above the limit behind an upgrade offer": (
+        head("Host: a", "Connection: upgrade", "Upgrade: h2c", "Content-Length: 2000") + bytes(2000),
+        413,
+    ),
+    "well-formed chunked body above the limit": (
+        CHUNKED_HEAD + b"500\r\n" + bytes(0x500) + b"\r\n0\r\n\r\n",
+        413,
+    ),
+    "CONNECT without a host": (b"CONNECT x:80 HTTP/1.1\r\n\r\n", 400),
     "chunked body above the limit": (CHUNKED_HEAD + b"500\r\n" + bytes(0x500), 413),
     "head above the limit": (head("Host: a", f"X: {'x' * 5000}"), 431),
     "head above the limit in many lines": (head("Host: a", *[f"X-{at}: {'x' * 100}" for at in range(60)]), 431),
@@ -215,6 +225,15 @@ async def test_repeated_headers_are_joined(serve: Serve) -> None:
 
     served = await serve(handler)
     assert (await served.ask(get("/", "X: 1", "x: 2", "Cookie: a=1", "Cookie: b=2"))).body == b"1, 2|a=1; b=2"
+
+
+async def test_a_bad_request_of_a_half_closed_client_gets_its_refusal(serve: Serve) -> None:
+    _, served = await both(serve)
+    async with served.dial() as wire:
+        wire.send(head("Content-Length: 3"))
+        wire.half_close()
+        assert_refused(await wire.answer(), 400)
+        assert await wire.ended()
 
 
 async def test_a_large_body_before_it_does_not_count_into_a_head(serve: Serve) -> None:

@@ -27,6 +27,7 @@ from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
+from msgspec import Struct
 
 from vipcloud.errors import GatewayError
 from vipcloud.http.deadlines import NEVER, Deadlines
@@ -85,30 +86,53 @@ def split_url(url: str) -> tuple[Address, str]:
     return Address(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-class Response:
-    """An answer whose head has come. `headers` has lower-case names; repeated ones are joined with a comma."""
+class Response(Struct, eq=False):
+    """An answer whose head has come."""
 
-    __slots__ = ("_connection", "_parts", "_sink", "_size", "_waiter", "complete", "error", "headers", "status")
+    connection: "Connection"
+    status: int
+    raw_headers: dict[bytes, bytes]  # names as they were sent
+    complete: bool = False
+    error: Exception | None = None
+    parts: list[bytes] = []  # of the body, as long as there is no sink
+    sink: Callable[[bytes], object] | None = None
+    waiter: asyncio.Future[None] | None = None  # what `pipe` waits for
 
-    def __init__(self, connection: "Connection", status: int, headers: dict[bytes, bytes]) -> None:
-        self._connection = connection
-        self.status = status
-        self.headers = headers
-        self.complete = False
-        self.error: Exception | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._sink: Callable[[bytes], object] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """With lower-case names; of repeated ones, the last."""
+        return {name.lower(): value for name, value in self.raw_headers.items()}
+
+    def read_now(self, bytes_max: int) -> bytes | None:
+        """The whole body if all of it has come, as that of a short answer mostly has with its head; else None.
+
+        Raises ResponseInvalid if it is above `bytes_max`.
+        """
+        if not self.complete:
+            return None
+        body = b"".join(self.parts)  # of one part it makes no copy
+        if len(body) > bytes_max:
+            raise _body_too_large(bytes_max)
+        return body
 
     async def read(self, bytes_max: int) -> bytes:
         """The whole body. Raises ClientError."""
-        if not self.complete or self._size > bytes_max:
-            await self.pipe(lambda data: self._collect(data, bytes_max))
-        elif self.error is not None:
-            raise self.error
-        parts = self._parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = self.read_now(bytes_max)
+        return await self._read_on(bytes_max) if body is None else body
+
+    async def _read_on(self, bytes_max: int) -> bytes:
+        taken: list[bytes] = []
+        size = 0
+
+        def take(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            if size > bytes_max:
+                raise _body_too_large(bytes_max)
+            taken.append(data)
+
+        await self.pipe(take)
+        return b"".join(taken)
 
     async def pipe(self, sink: Callable[[bytes], object]) -> None:
         """Hand each part of the body to `sink` as it comes, all that one read brought in one call.
@@ -116,105 +140,87 @@ class Response:
         Returns at the end of the body, or after `stop`. Raises ClientError, or what `sink` raises; either way the
         connection is cut. `pause` and `resume` are the back-pressure.
         """
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self.waiter = asyncio.get_running_loop().create_future()
         try:
-            if self._parts:
-                data = b"".join(self._parts)
-                self._parts = []
+            if self.parts:
+                data = b"".join(self.parts)
+                self.parts = []
                 sink(data)
             if self.error is not None:
                 raise self.error
             if self.complete or waiter.done():
                 return
-            self._sink = sink
+            self.sink = sink
             await waiter
         except BaseException:
             _retrieve(waiter)
             self.abort()
             raise
         finally:
-            self._sink = None
+            self.sink = None
 
     def stop(self) -> None:
         """Let `pipe` return now: what the caller wanted has come, and its sink is not called again."""
-        self._sink = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.sink = None
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def expect(self, deadline: float, phase: str) -> None:
         """From now on the call fails with TimedOut(phase) when the loop's time passes `deadline`."""
-        self._connection.await_until(self, deadline, phase)
+        self.connection.await_until(self, deadline, phase)
 
     def pause(self) -> None:
-        self._connection.pause(self)
+        self.connection.pause(self)
 
     def resume(self) -> None:
-        self._connection.resume(self)
+        self.connection.resume(self)
 
     def release(self) -> None:
         """The caller is done with it. Harmless if the body has ended, and when called twice."""
         if not self.complete and self.error is None:
-            self._connection.release_unfinished(self)
+            self.connection.release_unfinished(self)
 
     def abort(self) -> None:
         """The caller wants nothing more of it, and the peer shall know at once."""
         if not self.complete and self.error is None:
-            self._connection.abort()
-
-    def deliver(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._sink is None:
-            self._parts.append(data)
-            return
-        try:
-            self._sink(data)
-        except (ClientError, GatewayError) as error:
-            self._sink = None
-            self._connection.fail(error)
-        except Exception as error:
-            self._sink = None
-            self._connection.fail(error)
-            raise
+            self.connection.abort()
 
     def discard(self) -> None:
-        self._parts = []
-        self._sink = len  # any function of bytes without effect
+        self.parts = []
+        self.sink = len  # any function of bytes without effect
 
     def end(self, error: Exception | None = None) -> None:
         self.complete = error is None
         self.error = error
-        if self._waiter is not None and not self._waiter.done():
+        if self.waiter is not None and not self.waiter.done():
             if error is None:
-                self._waiter.set_result(None)
+                self.waiter.set_result(None)
             else:
-                self._waiter.set_exception(error)
+                self.waiter.set_exception(error)
 
-    def _collect(self, data: bytes, bytes_max: int) -> None:
-        self._parts.append(data)
-        if self._size > bytes_max:
-            raise ResponseInvalid(f"the reply is above {bytes_max} bytes")
+
+def _body_too_large(bytes_max: int) -> ResponseInvalid:
+    return ResponseInvalid(f"the reply is above {bytes_max} bytes")
 
 
 class Connection(asyncio.BufferedProtocol):
     """One connection to an origin; carries one request at a time."""
 
     __slots__ = (
-        "_eof_ends",
-        "_fresh",
         "_head_bytes",
         "_head_waiter",
         "_headers",
-        "_interim",
-        "_keep_alive",
         "_loop",
         "_parser",
         "_parts",
         "_paused",
         "_phase",
         "_transport",
-        "_unasked",
+        "_view",
         "closed",
         "deadline",
+        "on_body",
+        "on_header",
         "origin",
         "response",
     )
@@ -225,45 +231,44 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = False
         self.response: Response | None = None
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
+        self._view = origin.view
         self._transport: asyncio.Transport
-        self._phase = "idle"
+        self._phase = ""
         self._head_waiter: asyncio.Future[Response] | None = None
+        self._head_bytes = 0  # of a head that is not complete
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
-        self._head_bytes = 0
-        self._interim = False
-        self._keep_alive = False
-        self._eof_ends = False
-        self._fresh = True  # no byte of an answer to the running request has come
         self._paused = False
-        self._unasked = False
+        # Two of llhttp's callbacks are functions written in C: they run for every line and every part.
+        self.on_header = self._headers.__setitem__
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
 
     # --- used by Origin and Response
 
-    async def request(self, data: bytes, deadline: float, phase: str) -> Response:
-        """Write one request; its Response when the head has come. Raises ClientError."""
-        self._fresh = True
+    def ask(self, data: bytes, deadline: float, phase: str) -> "asyncio.Future[Response]":
+        """Write one request. Its Response, when the head has come, or a ClientError. `give_up` goes with it."""
         self._head_bytes = 0
-        self._phase, self.deadline = phase, deadline
+        self._phase = phase
+        self.deadline = deadline
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._head_waiter = waiter
         self._transport.write(data)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            # An answer that came whole in the same moment has set the connection free: it may be another's by now.
-            answer = _retrieve(waiter)
-            if answer is None:
-                self.abort()
-            else:
-                answer.abort()
-            raise
+        return waiter
+
+    def give_up(self, waiter: "asyncio.Future[Response]") -> None:
+        """The caller that waits for `waiter` was cancelled."""
+        # An answer that came whole in the same moment has set the connection free: it may be another's by now.
+        answer = _retrieve(waiter)
+        if answer is None:
+            self.abort()
+        else:
+            answer.abort()
 
     @property
     def unanswered(self) -> bool:
-        """Not a byte has come back for the running request."""
-        return self._fresh
+        """Not a byte has come back for the request that was just broken off."""
+        return self._head_bytes == 0
 
     def await_until(self, response: Response, deadline: float, phase: str) -> None:
         if response is self.response:
@@ -311,34 +316,30 @@ class Connection(asyncio.BufferedProtocol):
         if self._head_waiter is None and self.response is None:
             self.fail(ResponseInvalid("the peer sent bytes that nobody asked for"))
             return
-        self._fresh = False
-        response = self.response
         try:
-            self._parser.feed_data(self.origin.view[:nbytes])
-        except httptools.HttpParserCallbackError:
-            raise
+            self._parser.feed_data(self._view[:nbytes])
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, ResponseInvalid):
+                raise
+            self.fail(error.__context__)
+            return
         except httptools.HttpParserUpgrade:
             self.fail(ResponseInvalid("the peer switches to a protocol that nobody asked for"))
             return
         except httptools.HttpParserError as error:
             self.fail(ResponseInvalid(f"the reply is not well-formed HTTP: {error}"))
             return
-        if self._unasked:
-            self.fail(ResponseInvalid("the peer sent an answer that nobody asked for"))
-        elif response is None and self.response is None and self._head_waiter is not None:
+        if self._head_waiter is not None:
             self._head_bytes += nbytes
             if self._head_bytes > self.origin.settings.head_bytes_max:
                 self.fail(ResponseInvalid("the reply's head is above the limit"))
-        elif self.response is not None:
+        elif self.response is not None and self._parts:
             self._deliver(self.response)
 
     def eof_received(self) -> bool:
         response = self.response
-        if response is not None and self._eof_ends:
-            self._deliver(response)
-            if self.closed:
-                return False
-            self.response = None
+        if response is not None and response.headers.keys().isdisjoint((b"content-length", b"transfer-encoding")):
+            self.response = None  # such a body ends with the connection
             self._close(None)
             response.end()
         return False
@@ -364,63 +365,67 @@ class Connection(asyncio.BufferedProtocol):
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        self._headers = {}
-        self._unasked = self._head_waiter is None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        headers = self._headers
-        headers[name] = headers[name] + b", " + value if name in headers else value
+        self._headers.clear()
+        if self._head_waiter is None:
+            raise ResponseInvalid("the peer sent an answer that nobody asked for")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        self._interim = status < 200
         waiter = self._head_waiter
-        if self._interim or waiter is None:
+        if status < 200 or waiter is None:
             return
-        headers = self._headers
-        self._keep_alive = self._parser.should_keep_alive()
-        self._eof_ends = b"content-length" not in headers and b"transfer-encoding" not in headers
         self._head_waiter = None
-        response = self.response = Response(self, status, headers)
+        response = self.response = Response(self, status, self._headers.copy())
         if not waiter.done():
             waiter.set_result(response)
 
-    def on_body(self, data: bytes) -> None:
-        self._parts.append(data)
-
     def on_message_complete(self) -> None:
-        if self._interim:
-            return
         response = self.response
         if response is None:
-            return
-        self._deliver(response)
-        if self.closed:
-            return
+            return  # an interim answer has ended
+        if response.sink is None:
+            response.parts += self._parts
+            self._parts.clear()
+        elif self._parts:
+            self._deliver(response)
+            if self.closed:
+                return
         self.response = None
-        if self._keep_alive:
-            self.origin.give_back(self)
+        if self._parser.should_keep_alive():
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+            origin = self.origin
+            self.deadline = self._loop.time() + origin.settings.idle_timeout_s
+            origin.give_back(self)
         else:
             self._close(None)
             self._transport.close()
-        response.end()
+        if response.waiter is None:
+            response.complete = True
+        else:
+            response.end()
 
     # --- inside
 
     def _deliver(self, response: Response) -> None:
+        """Hand on what the parser has found of its body."""
         parts = self._parts
-        if parts:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            response.deliver(data)
-
-    def rest(self) -> None:
-        """Nothing runs on it any more; it may idle for a while."""
-        self._phase, self.deadline = "idle", self._loop.time() + self.origin.settings.idle_timeout_s
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        data = b"".join(parts)  # of one part it makes no copy
+        parts.clear()
+        sink = response.sink
+        if sink is None:
+            response.parts.append(data)
+            return
+        try:
+            sink(data)
+        except (ClientError, GatewayError) as error:
+            response.sink = None
+            self.fail(error)
+        except Exception as error:
+            response.sink = None
+            self.fail(error)
+            raise
 
     def _close(self, error: Exception | None) -> None:
         if self.closed:
@@ -433,7 +438,8 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_exception(error or ConnectionBroken("closed"))
         if response is not None:
-            self._deliver(response)  # parts that were parsed before the connection broke still belong to the answer
+            if self._parts:
+                self._deliver(response)  # what was parsed before the connection broke still belongs to the answer
             response.end(error)
 
 
@@ -475,14 +481,26 @@ class Origin:
 
         Raises ClientError.
         """
-        connection, reused = await self._take()
+        if self._idle:
+            connection, reused = self._idle.popitem()[0], True
+        else:
+            connection, reused = await self._take()
+        waiter = connection.ask(data, deadline, phase)
         try:
-            return await connection.request(data, deadline, phase)
+            return await waiter
+        except asyncio.CancelledError:
+            connection.give_up(waiter)
+            raise
         except ConnectionBroken:
             if not (reused and connection.unanswered):
                 raise
         connection, _ = await self._take(fresh=True)
-        return await connection.request(data, deadline, phase)
+        waiter = connection.ask(data, deadline, phase)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            connection.give_up(waiter)
+            raise
 
     def close(self) -> None:
         self._closed = True
@@ -494,7 +512,7 @@ class Origin:
             connection.abort()
 
     def give_back(self, connection: Connection) -> None:
-        connection.rest()
+        """Nothing runs on it any more; it goes to the first in the queue, or may idle for a while."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():

@@ -5,6 +5,7 @@ second costs a few milliseconds. A deadline is therefore late by up to `interval
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 NEVER = float("inf")
@@ -25,14 +26,12 @@ class Deadlines:
         self._interval_s = interval_s
         self._members: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.discard: Callable[[Expiring], None] = self._members.discard
 
     def add(self, member: Expiring) -> None:
         self._members.add(member)
         if self._timer is None:
             self._schedule()
-
-    def discard(self, member: Expiring) -> None:
-        self._members.discard(member)
 
     def close(self) -> None:
         self._members.clear()

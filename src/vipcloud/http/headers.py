@@ -3,7 +3,16 @@
 from collections.abc import Iterable
 from http import HTTPStatus
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+class _StatusLines(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return f"HTTP/1.1 {status} Unknown\r\n".encode()
+
+
+STATUS_LINES = _StatusLines(
+    {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+)
+"""`200` → `b"HTTP/1.1 200 OK\\r\\n"`, for any status."""
 
 
 def header_block(pairs: Iterable[tuple[str, str]]) -> bytes:
@@ -14,8 +23,3 @@ def header_block(pairs: Iterable[tuple[str, str]]) -> bytes:
             raise ValueError(f"header {name!r} holds a control character")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1", "replace")
-
-
-def status_line(status: int) -> bytes:
-    """`200` → `b"HTTP/1.1 200 OK\\r\\n"`."""
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode()

@@ -20,7 +20,6 @@ a reset, and its request is cancelled within about 100 ms; one that still listen
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -42,7 +41,7 @@ from vipcloud.errors import (
     UnsupportedMediaType,
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
-from vipcloud.http.headers import header_block, status_line
+from vipcloud.http.headers import STATUS_LINES, header_block
 from vipcloud.settings import ServerSettings
 
 TYPE_JSON = b"content-type: application/json\r\n"
@@ -50,17 +49,20 @@ TYPE_JSON = b"content-type: application/json\r\n"
 READ_BUFFER_BYTES = 65536
 PROBE_INTERVAL_S = 0.05
 INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
+DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
 CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read buffer
+_CLOSE = b"connection: close\r\n\r\n"  # the last header
 _ONCE = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
 )
+_RARE = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))  # a request with one is looked at closely
 
 log = structlog.get_logger(__name__)
 
 
 class Exchange(Struct, eq=False):
-    """One request and its answer.
+    """One request and its answer; it writes to its connection's transport by itself.
 
     `headers` has lower-case names; repeated ones are joined with a comma, and white space after a value stays.
     `target` is the request target as sent.
@@ -80,12 +82,16 @@ class Exchange(Struct, eq=False):
     finished: bool = False  # the whole answer has been sent
     gone: bool = False  # the client has left
     interrupted: bool = False  # the server is going down and the drain limit is reached
-    chunked: bool = False
+    chunked: bool = False  # the answer
+    chunked_body: bool = False
     expects_continue: bool = False
-    body_bytes: int = 0
-    body_complete: bool = False
+    whole: bytes | None = None  # the body, once all of it has come: `body` without a task switch
+    late: bool = False  # the body did not come whole in one read with the end of the head, or is not to be taken
+    body_bytes: int = 0  # of a late body: how much has come
     parts: list[bytes] = []
     waiter: asyncio.Future[None] | None = None
+    on_pause: Callable[[], None] | None = None
+    on_resume: Callable[[], None] | None = None
 
     @property
     def path(self) -> str:
@@ -111,27 +117,69 @@ class Exchange(Struct, eq=False):
 
     async def body(self) -> bytes:
         """The whole body. Raises RequestTooLarge, RequestTimeout, BadRequest; each of them ends the connection."""
-        if not self.body_complete and self.fault is None:
+        if self.whole is None and self.fault is None:
             await self.connection.receive_body(self)
-        if self.fault is not None:
+        if self.whole is None:
+            assert self.fault is not None, "a body ends whole or at fault"
             raise self.fault
-        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        return self.whole
 
     def respond(self, status: int, headers: bytes, body: bytes = b"") -> None:
         """Send the whole answer. `headers` is a block of lines (see `header_block`) without framing headers."""
-        self.connection.send_answer(self, status, headers, body)
+        assert not self.started, "an exchange is answered once"
+        self.started = self.finished = True
+        if self.gone:
+            return
+        connection = self.connection
+        server = connection.server
+        if self.keep_alive and self.whole is not None and not server.draining:
+            end = b"\r\n"
+        else:
+            self.keep_alive = False
+            end = _CLOSE
+        if self.method == "HEAD" or status in (204, 304):
+            length = b"" if status in (204, 304) else b"content-length: %d\r\n" % len(body)
+            connection._transport.write(b"".join((STATUS_LINES[status], server.date_line, headers, length, end)))
+            return
+        connection._transport.write(
+            b"%b%b%bcontent-length: %d\r\n%b%b"
+            % (STATUS_LINES[status], server.date_line, headers, len(body), end, body)
+        )
 
     def start(self, status: int, headers: bytes) -> None:
         """Send the head of an answer whose length is not known."""
-        self.connection.send_head(self, status, headers)
+        assert not self.started, "an exchange is answered once"
+        self.started = True
+        self.chunked = self.version == "1.1"
+        if self.gone:
+            return
+        connection = self.connection
+        server = connection.server
+        if self.whole is None or server.draining or not self.chunked:
+            self.keep_alive = False
+        framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
+        end = b"\r\n" if self.keep_alive else _CLOSE
+        connection._transport.write(b"".join((STATUS_LINES[status], server.date_line, headers, framing, end)))
 
     def write(self, data: bytes) -> None:
         """Send a part of the body, in one write. Never blocks; see `drain` and `throttle`."""
-        self.connection.send_part(self, data)
+        assert self.started, "the head goes first"
+        assert not self.finished, "nothing follows the end"
+        if data and not self.gone and self.method != "HEAD":
+            self.connection._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last part and end the answer."""
-        self.connection.send_end(self, data)
+        assert self.started, "the head goes first"
+        if self.finished:
+            return
+        self.finished = True
+        if self.gone or self.method == "HEAD":
+            return
+        if self.chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if data:
+            self.connection._transport.write(data)
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written."""
@@ -139,27 +187,31 @@ class Exchange(Struct, eq=False):
 
     def throttle(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         """Call `pause` when unsent bytes pass the limit and `resume` when they have gone out."""
-        self.connection.throttle(pause, resume)
+        self.on_pause, self.on_resume = pause, resume
+        if self.connection._paused_writing:
+            pause()
 
     def abort(self) -> None:
         """Cut the connection at once."""
         self.connection.abort()
 
     def add_part(self, data: bytes) -> None:
-        self.parts.append(data)
-        self.body_bytes += len(data)
-
-    def join_parts(self, first: int) -> int:
-        """Make one of the parts from `first` on, so that a chunk of one byte costs one byte; how many there are now."""
-        if len(self.parts) > first + 1:
-            self.parts[first:] = [b"".join(self.parts[first:])]
-        return len(self.parts)
+        if data:
+            self.parts.append(data)
+            self.body_bytes += len(data)
 
     def complete_body(self, fault: GatewayError | None = None) -> None:
-        self.body_complete = True
+        """All of the body has come, or no more of it will be taken."""
         self.fault = self.fault or fault
+        if self.fault is None:
+            self.whole = b"".join(self.parts)
+        self.parts = []
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+    @property
+    def body_complete(self) -> bool:
+        return self.whole is not None or self.fault is not None
 
     @property
     def body_awaited(self) -> bool:
@@ -195,13 +247,12 @@ class HTTPServer:
         self.connections: set[Connection] = set()
         self.leaving: set[asyncio.Task[None]] = set()  # of clients that are gone, still cleaning up
         self.emptied = asyncio.Event()
-        self.buffer = bytearray(
-            min(READ_BUFFER_BYTES, settings.head_bytes_max)
-        )  # parsing is synchronous: one serves all
+        # Parsing is synchronous: one serves all. No larger than a body may be, so that one read brings none above it.
+        self.buffer = bytearray(min(READ_BUFFER_BYTES, settings.head_bytes_max, settings.body_bytes_max))
         self.view = memoryview(self.buffer)
+        self.date_line = b""  # kept up to date while there are connections
+        self.deadline = NEVER
         self._server: asyncio.Server | None = None
-        self._date_second = 0
-        self._date_line = b""
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port, which is the system's choice if `port` is 0. Raises OSError."""
@@ -253,12 +304,24 @@ class HTTPServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.emptied.wait(), FLUSH_S)
 
-    def date_line(self) -> bytes:
-        second = int(time.monotonic())
-        if second != self._date_second:
-            self._date_second = second
-            self._date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
-        return self._date_line
+    def expire(self, now: float) -> None:
+        """Renew the date. A timer costs less than a look at the clock for each answer."""
+        self.date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        self.deadline = now + DATE_AGE_S
+
+    def add(self, connection: "Connection") -> None:
+        if not self.connections:
+            self.expire(asyncio.get_running_loop().time())
+            self.deadlines.add(self)
+        self.connections.add(connection)
+        self.deadlines.add(connection)
+
+    def discard(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        self.deadlines.discard(connection)
+        if not self.connections:
+            self.deadlines.discard(self)
+            self.emptied.set()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -266,19 +329,14 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_bare_bytes",
-        "_begun",
-        "_content_bytes",
         "_ended",
         "_fault",
         "_head_bytes",
         "_headers",
-        "_in_head",
         "_lingering",
         "_loop",
-        "_on_pause",
-        "_on_resume",
         "_parser",
-        "_parts_joined",
+        "_parts",
         "_paused_reading",
         "_paused_writing",
         "_raw_bytes",
@@ -288,13 +346,16 @@ class Connection(asyncio.BufferedProtocol):
         "_replaying",
         "_stall_bytes",
         "_stall_deadline",
-        "_target",
         "_transport",
+        "_url",
+        "_view",
         "_waiting",
         "_wake",
         "_writable",
         "deadline",
         "exchange",
+        "on_body",
+        "on_url",
         "peer",
         "server",
         "task",
@@ -307,23 +368,20 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = ""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._parser = httptools.HttpRequestParser(self)
+        self._view = server.view
         self.task: asyncio.Task[None] | None = None
-        self._wake: asyncio.Future[None] | None = None  # what the task waits for between requests
+        self._wake: asyncio.Future[Exchange] | None = None  # what the task waits for between requests
         self._waiting: deque[Exchange] = deque()
         self._receiving: Exchange | None = None  # the one whose body is coming in
         self._receiving_since_s = 0.0
         self._raw_bytes = 0  # of a chunked body: framing and content
         self._bare_bytes = 0  # of them: since content last came
-        self._content_bytes = 0
-        self._parts_joined = 0
-        self._begun = 0  # messages
-        self._in_head = False
-        self._head_bytes = 0  # of a head that came in more than one read
-        self._repeated = 0  # header lines whose name had been there before
-        self._target = b""
+        self._head_bytes = 0  # 0 outside of a head; in one, 1 and what earlier reads brought of it
         self._headers: dict[bytes, bytes] = {}
-        self._fault: GatewayError | None = None  # what is wrong with the head being read
+        self._repeated = 0  # header lines whose name had been there before
+        self._fault: GatewayError | None = None  # what is wrong with them; the last request then
+        self._url: list[bytes] = []  # of the head, and the part of the body, that the parser is at
+        self._parts: list[bytes] = []
         self._replaying = False
         self._ended = False  # the client has sent its end of file
         self._lingering = False
@@ -332,8 +390,10 @@ class Connection(asyncio.BufferedProtocol):
         self._stall_deadline = NEVER
         self._stall_bytes = 0  # unsent when the deadline was set
         self._writable: asyncio.Future[None] | None = None
-        self._on_pause: Callable[[], None] | None = None
-        self._on_resume: Callable[[], None] | None = None
+        # Two of llhttp's callbacks only collect, so they are functions written in C.
+        self.on_url = self._url.append
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpRequestParser(self)
 
     # --- the transport's callbacks
 
@@ -347,18 +407,15 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         self.deadline = self._loop.time() + server.settings.keepalive_timeout_s
-        server.connections.add(self)
-        server.deadlines.add(self)
+        server.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server.connections.discard(self)
-        self.server.deadlines.discard(self)
-        if not self.server.connections:
-            self.server.emptied.set()
+        self.server.discard(self)
         self.deadline = NEVER
         for exchange in (self.exchange, *self._waiting):
             if exchange is not None:
                 exchange.gone = True
+                exchange.keep_alive = False
         self._waiting.clear()
         task = self.task
         if task is not None and not task.done():
@@ -372,8 +429,19 @@ class Connection(asyncio.BufferedProtocol):
         return self.server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._lingering:
-            self._feed(self.server.view[:nbytes])
+        if self._lingering:
+            return
+        data = self._view[:nbytes]
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise
+        except httptools.HttpParserUpgrade as upgrade:
+            self._feed(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse_malformed(error)
+        if self._head_bytes or self._receiving is not None:
+            self._end_read(nbytes)
 
     def eof_received(self) -> bool:
         """True keeps the sending half open: the client may have closed only its own."""
@@ -386,22 +454,24 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
                 return False
             self._probe(exchange)
-        self._in_head = False
+        self._head_bytes = 0
         if self._receiving is not None:  # one that waits behind
             self._refuse(BadRequest("The connection ended before the request's body did."))
+        last = self._waiting[-1] if self._waiting else exchange
+        last.keep_alive = False
         return True
 
     def pause_writing(self) -> None:
         self._paused_writing = True
         self._watch_unsent()
-        if self._on_pause is not None:
-            self._on_pause()
+        if self.exchange is not None and self.exchange.on_pause is not None:
+            self.exchange.on_pause()
 
     def resume_writing(self) -> None:
         self._stall_deadline = NEVER
         if self._transport.is_closing():
             self._watch_unsent()
-        elif self.exchange is None and not self._in_head and not self._lingering:
+        elif self.exchange is None and not self._head_bytes and not self._lingering:
             self.deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
         self._release_writers()
 
@@ -412,9 +482,9 @@ class Connection(asyncio.BufferedProtocol):
             self._check_stall()
         elif self._lingering:
             self._close()
-        elif self._in_head and self._paused_reading:
+        elif self._head_bytes and self._paused_reading:
             self.deadline = now + settings.head_timeout_s
-        elif self._in_head:
+        elif self._head_bytes:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {settings.head_timeout_s:g} s."))
         elif self._receiving is not None:
             self._check_body_pace(now, self._receiving)
@@ -426,114 +496,162 @@ class Connection(asyncio.BufferedProtocol):
     # --- llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        if self._replaying:
-            return
-        self._in_head = True
-        self._begun += 1
-        self._target = b""
+        self._head_bytes = 1
         self._headers = {}
-        self._fault = None
-        self.deadline = self._loop.time() + self.server.settings.head_timeout_s
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
+        self._url.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer: nothing that we act on may come after the body
         name = name.lower()
-        headers = self._headers
-        if name in headers:
-            self._repeated += 1
-            if self._repeated + len(headers) > self.server.settings.headers_max:
-                return  # refused by _guard_head; joining the rest would take quadratic time
-            if name in _ONCE:
-                self._fault = BadRequest(f"The header '{name.decode('latin-1')}' is there more than once.")
-            separator = b"; " if name == b"cookie" else b", "
-            headers[name] = headers[name] + separator + value
+        if name in self._headers:
+            self._repeat(name, value)
         else:
-            headers[name] = value
+            self._headers[name] = value
 
     def on_headers_complete(self) -> None:
+        head_bytes = self._head_bytes
+        self._head_bytes = 0
         if self._replaying:
             return
-        now = self._loop.time()
-        headers = self._headers
-        parser = self._parser
-        self._in_head = False
-        exchange = Exchange(self, parser.get_method().decode(), self._target, headers, now, parser.should_keep_alive())
-        fault = self._fault or self._guard(exchange, headers)
-        if fault is not None:
-            exchange.fault = fault
-            exchange.keep_alive = False
+        parser, headers = self._parser, self._headers
+        self._headers = {}  # for trailers: nothing that we act on may come after the body
+        exchange = Exchange(
+            self,
+            parser.get_method().decode(),
+            b"".join(self._url),
+            headers,
+            self._loop.time(),
+            parser.should_keep_alive(),
+        )
         self._receiving = exchange
-        self._receiving_since_s = now
-        deadline = now + self.server.settings.body_timeout_s
-        self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
-        self._run(exchange)
-
-    def on_body(self, data: bytes) -> None:
-        exchange = self._receiving
-        if exchange is None or exchange.fault is not None:
-            return
-        exchange.add_part(data)
-        settings = self.server.settings
-        if exchange.body_bytes > settings.body_bytes_max:
-            exchange.complete_body(_too_large(settings))
-            exchange.keep_alive = False
-        elif exchange.body_bytes > settings.body_unread_bytes_max and not exchange.body_awaited:
-            self._pause_reading()
+        # One test for the usual request; what fails it is looked at closely, and mostly found good. A body above the
+        # limit cannot have come whole with its head, so `_end_read` finds it.
+        if (
+            head_bytes > 1
+            or self._repeated
+            or len(headers) > self.server.settings.headers_max
+            or b"host" not in headers
+            or not _RARE.isdisjoint(headers)
+            or parser.get_http_version() != "1.1"
+        ):
+            fault = self._fault or self._guard(exchange, headers)
+            if fault is not None:
+                exchange.late = True
+                exchange.fault = fault
+                exchange.keep_alive = False
+        wake = self._wake
+        if wake is None:
+            self._run(exchange)
+        else:
+            self._wake = None
+            self.exchange = exchange
+            wake.set_result(exchange)
 
     def on_message_complete(self) -> None:
         exchange = self._receiving
-        if exchange is None or (b"upgrade" in exchange.headers and self._parser.should_upgrade()):
-            return  # see _ignore_upgrade
+        if exchange is None:
+            return
         self._receiving = None
-        self.deadline = self._stall_deadline
-        exchange.complete_body()
+        parts = self._parts
+        if exchange.late:
+            self._take_parts(exchange)
+            exchange.complete_body()
+            self.deadline = self._stall_deadline
+        else:
+            exchange.whole = b"".join(parts)  # of one part it makes no copy
+            parts.clear()
 
     # --- reading
 
+    def _repeat(self, name: bytes, value: bytes) -> None:
+        """Another header line of the same name."""
+        if not self._head_bytes:
+            return  # a trailer
+        self._repeated += 1
+        headers = self._headers
+        if self._repeated + len(headers) > self.server.settings.headers_max:
+            return  # refused by _guard: joining the rest would take quadratic time
+        if name in _ONCE:
+            self._fault = BadRequest(f"The header '{name.decode('latin-1')}' is there more than once.")
+        separator = b"; " if name == b"cookie" else b", "
+        headers[name] = headers[name] + separator + value
+
     def _feed(self, data: memoryview) -> None:
-        receiving, begun = self._receiving, self._begun
-        while data:
+        """Read on behind an upgrade that was offered; there may be more of them."""
+        while self._ignore_upgrade() and data:
             try:
                 self._parser.feed_data(data)
-                break
+                return
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
-                if not self._ignore_upgrade():
-                    return
             except httptools.HttpParserCallbackError:
                 raise
             except httptools.HttpParserError as error:
-                self._refuse(BadRequest(f"The request is not well-formed HTTP/1.1: {error}."))
+                self._refuse_malformed(error)
                 return
-        if self._in_head:
-            self._measure_head(len(data), self._begun - begun, receiving is not None)
-        elif receiving is not None and receiving is self._receiving and receiving.chunked:
-            self._measure_chunks(len(data), receiving)
-        if len(self._waiting) >= self.server.settings.pipelined_max:
+
+    def _end_read(self, nbytes: int) -> None:
+        """A read has ended in the middle of a request."""
+        exchange = self._receiving
+        if exchange is None:
+            self._measure_head(nbytes)
+            return
+        content = self._take_parts(exchange)
+        if exchange.fault is not None:
+            return
+        settings = self.server.settings
+        if not exchange.late:
+            exchange.late = True
+            self._receiving_since_s = now = self._loop.time()
+            self.deadline = min(now + settings.body_timeout_s, self._stall_deadline)
+            self._raw_bytes = self._bare_bytes = 0
+            if int(exchange.headers.get(b"content-length", b"0")) > settings.body_bytes_max:
+                self._refuse_too_large(exchange)
+        elif exchange.chunked_body:
+            self._measure_chunks(nbytes, content, exchange)
+        if exchange.body_bytes > settings.body_unread_bytes_max and not exchange.body_awaited:
             self._pause_reading()
 
-    def _measure_head(self, nbytes: int, begun: int, after_body: bool) -> None:
-        """Bound a head that has not come whole. Bytes of earlier messages in the same read are no part of it."""
-        if begun == 0:
-            self._head_bytes += nbytes
-        else:
-            self._head_bytes = 1 if after_body or begun > 1 else nbytes
-        bytes_max = self.server.settings.head_bytes_max
-        if self._head_bytes > bytes_max:
-            self._refuse(_head_too_large(bytes_max))
+    def _take_parts(self, exchange: Exchange) -> int:
+        """Move what the parser has found to the exchange, as one part, so that a chunk of one byte costs one byte.
 
-    def _measure_chunks(self, nbytes: int, exchange: Exchange) -> None:
+        How many bytes there were of it.
+        """
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if exchange.fault is None:
+            exchange.add_part(data)
+            if exchange.body_bytes > self.server.settings.body_bytes_max:
+                self._refuse_too_large(exchange)
+        return len(data)
+
+    def _refuse_too_large(self, exchange: Exchange) -> None:
+        exchange.keep_alive = False
+        exchange.complete_body(
+            RequestTooLarge(f"The request's body is above {self.server.settings.body_bytes_max} bytes.")
+        )
+
+    def _refuse_malformed(self, error: httptools.HttpParserError) -> None:
+        if self._receiving is not None:
+            self._take_parts(self._receiving)  # they may be too many, and that came first
+        self._refuse(BadRequest(f"The request is not well-formed HTTP/1.1: {error}."))
+
+    def _measure_head(self, nbytes: int) -> None:
+        """Bound a head that has not come whole, in bytes, lines and time."""
+        settings = self.server.settings
+        if self._head_bytes == 1:  # it began in this read
+            self.deadline = self._loop.time() + settings.head_timeout_s
+            if self.exchange is None:  # else bytes of earlier messages may be among these
+                self._head_bytes += nbytes
+            self._head_bytes += 1
+        else:
+            self._head_bytes += nbytes
+        if self._head_bytes > settings.head_bytes_max + 2:
+            self._refuse(_head_too_large(settings))
+
+    def _measure_chunks(self, nbytes: int, content: int, exchange: Exchange) -> None:
         """Chunk extensions and trailers cost the sender little and us time: they may not outgrow the content."""
         self._raw_bytes += nbytes
-        if exchange.body_bytes == self._content_bytes:
-            self._bare_bytes += nbytes
-        else:
-            self._content_bytes, self._bare_bytes = exchange.body_bytes, 0
-            self._parts_joined = exchange.join_parts(self._parts_joined)
+        self._bare_bytes = 0 if content else self._bare_bytes + nbytes
         most = READ_BUFFER_BYTES + CHUNK_OVERHEAD_FACTOR * exchange.body_bytes
         if self._bare_bytes > READ_BUFFER_BYTES or self._raw_bytes > most:
             self._refuse(BadRequest("The body's chunks carry far more framing than content."))
@@ -541,12 +659,18 @@ class Connection(asyncio.BufferedProtocol):
     def _ignore_upgrade(self) -> bool:
         """Read on as if `Upgrade` had not been sent, which HTTP allows (RFC 9110 §7.8). False: do not read on.
 
-        llhttp stops after the head of such a request and leaves its body unread, so a fresh parser reads that head once
-        more without the offer; the exchange that was begun with it stays, and takes the body.
+        llhttp tells of the end of such a request after its head, and leaves its body unread. So the end is taken back,
+        and a fresh parser reads that head once more without the offer; the exchange that was begun with it stays, and
+        takes the body. Its handler has not run yet: we are still inside the read.
         """
-        exchange = self._receiving
+        exchange = self._waiting[-1] if self._waiting else self.exchange
         if exchange is None or exchange.fault is not None:
             self._lingering = True
+            return False
+        exchange.whole = None
+        self._receiving = exchange
+        if exchange.method == "CONNECT":
+            self._refuse(BadRequest("CONNECT is not served here."))
             return False
         kept = [line for line in exchange.headers.items() if line[0] not in (b"upgrade", b"connection")]
         head = b"".join(b"%b: %b\r\n" % line for line in kept)
@@ -559,15 +683,10 @@ class Connection(asyncio.BufferedProtocol):
     def _guard(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
         """What llhttp lets through and we do not; also notes how the body is framed."""
         settings = self.server.settings
-        if exchange.method == "CONNECT":
-            return BadRequest("CONNECT is not served here.")
-        if self._head_bytes or self._repeated:
-            lines, self._repeated = len(headers) + self._repeated, 0
-            spread, self._head_bytes = self._head_bytes > 0, 0
-            if spread and sum(len(name) + len(value) + 4 for name, value in headers.items()) > settings.head_bytes_max:
-                return _head_too_large(settings.head_bytes_max)
-        else:
-            lines = len(headers)
+        lines, self._repeated = len(headers) + self._repeated, 0
+        # One read cannot bring more than a head may have, but several can.
+        if sum(len(name) + len(value) + 3 for name, value in headers.items()) > settings.head_bytes_max:
+            return _head_too_large(settings)
         if lines > settings.headers_max:
             return HeadTooLarge(f"The request has more than {settings.headers_max} headers.")
         version = exchange.version = self._parser.get_http_version()
@@ -577,33 +696,13 @@ class Connection(asyncio.BufferedProtocol):
                 return BadRequest(f"HTTP/{version} is not served here; use HTTP/1.1.")
         elif b"host" not in headers:
             return BadRequest("The header 'host' is missing.")
-        return self._guard_body(exchange, headers)
-
-    def _guard_body(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
-        settings = self.server.settings
-        length = headers.get(b"content-length")
-        if length is not None:
-            if int(length) > settings.body_bytes_max:
-                return _too_large(settings)
-        elif b"transfer-encoding" in headers:
-            if exchange.version != "1.1" or headers[b"transfer-encoding"].lower() != b"chunked":
-                return BadRequest("The only transfer encoding served here is 'chunked', over HTTP/1.1.")
-            exchange.chunked = True
-            self._raw_bytes = self._bare_bytes = self._content_bytes = self._parts_joined = 0
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
-            return UnsupportedMediaType("Compressed request bodies are not accepted; send the JSON as it is.")
-        expect = headers.get(b"expect")
-        if expect is not None:
-            if expect.lower() != b"100-continue":
-                return ExpectationFailed("The only expectation served here is '100-continue'.")
-            exchange.expects_continue = True
-        return None
+        return _guard_body(exchange, headers)
 
     def _refuse(self, fault: GatewayError) -> None:
         """The bytes coming in are bad or late: answer what came before them, then this, then close."""
-        self._in_head = False
+        self._head_bytes = 0
         self._lingering = True
+        self._parts.clear()
         receiving = self._receiving
         self._receiving = None
         self.deadline = self._stall_deadline
@@ -611,7 +710,8 @@ class Connection(asyncio.BufferedProtocol):
             receiving.keep_alive = False
             receiving.complete_body(fault)
             return
-        exchange = Exchange(self, "GET", self._target, self._headers, self._loop.time(), keep_alive=False)
+        target = b"".join(self._url)
+        exchange = Exchange(self, "GET", target, self._headers, self._loop.time(), keep_alive=False)
         exchange.complete_body(fault)
         self._run(exchange)
 
@@ -657,7 +757,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._paused_reading:
             self._paused_reading = False
             self._receiving_since_s = now = self._loop.time()  # the pause was ours, not the client's
-            if self._in_head:
+            if self._head_bytes:
                 self.deadline = now + self.server.settings.head_timeout_s
             if not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -666,24 +766,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def _run(self, exchange: Exchange) -> None:
         """Answer `exchange` now, or when those before it have been answered."""
-        if self.exchange is not None:
+        if self._wake is not None:
+            self.exchange = exchange
+            self._wake.set_result(exchange)
+            self._wake = None
+        elif self.exchange is None:
+            self.exchange = exchange
+            self.task = self._loop.create_task(self._serve(exchange))
+        else:
             self._waiting.append(exchange)
-            return
-        self.exchange = exchange
-        if self.task is None:
-            self.task = self._loop.create_task(self._serve())
-        elif self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+            if len(self._waiting) >= self.server.settings.pipelined_max:
+                self._pause_reading()
 
-    async def _serve(self) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         """Answer the connection's requests one after the other. One task for all: a new one costs more than a wait."""
+        server, loop = self.server, self._loop
+        handler, keepalive_timeout_s = server.handler, server.settings.keepalive_timeout_s
         try:
-            while (exchange := self.exchange) is not None:
+            while True:
                 try:
-                    if exchange.fault is not None:
-                        self.server.on_error(exchange, exchange.fault)
+                    if exchange.fault is None:
+                        await handler(exchange)
                     else:
-                        await self.server.handler(exchange)
+                        server.on_error(exchange, exchange.fault)
                 except GatewayError as error:
                     self._answer_error(exchange, error)
                 except Exception:
@@ -691,17 +796,25 @@ class Connection(asyncio.BufferedProtocol):
                     self._answer_error(exchange, InternalError("The gateway had an internal fault."))
                 if not exchange.finished:
                     self._give_up(exchange)
-                self._advance(exchange)
-                if self.exchange is None:
-                    if self._transport.is_closing() or self._lingering:
+                exchange.state = None  # what the application keeps may point back: a cycle would outlive the request
+                if exchange.keep_alive and not self._waiting and not server.draining:
+                    self.exchange = None
+                    del exchange  # an idle connection keeps no body
+                    if self._head_bytes or self._paused_reading or self._paused_writing:
+                        self._rest()
+                    else:
+                        self.deadline = loop.time() + keepalive_timeout_s
+                    wake = self._wake = loop.create_future()
+                    exchange = await wake
+                else:
+                    following = self._advance(exchange)
+                    if following is None:
                         return
-                    self._wake = self._loop.create_future()
-                    await self._wake
-                elif self._paused_writing:
+                    exchange = following
                     await self.writable()
         except asyncio.CancelledError:
-            exchange = self.exchange
-            if exchange is not None and exchange.interrupted and exchange.finished:
+            running = self.exchange
+            if running is not None and running.interrupted and running.finished:
                 self._transport.close()
             else:
                 self.abort()
@@ -710,6 +823,13 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("error could not be rendered", peer=self.peer)
             self.abort()
             raise
+
+    def _rest(self) -> None:
+        """Wait for the next request where part of it is there, or where back-pressure was at work."""
+        if not self._head_bytes:
+            deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
+            self.deadline = min(deadline, self._stall_deadline)
+        self._resume_reading()
 
     def _give_up(self, exchange: Exchange) -> None:
         """The handler has ended but its answer has not."""
@@ -723,31 +843,25 @@ class Connection(asyncio.BufferedProtocol):
         if not exchange.started and not exchange.gone:
             self.server.on_error(exchange, error)
 
-    def _advance(self, done: Exchange) -> None:
-        """Go on with the next request, if one waits; else the connection rests, lingers or closes."""
-        self._on_pause = self._on_resume = None
+    def _advance(self, done: Exchange) -> Exchange | None:
+        """The next request, if one waits and may be served; else the connection lingers or closes."""
         self.exchange = None
-        done.state = None  # what the application keeps may point back: a cycle would outlive the request
         if self._transport.is_closing():
-            return
+            return None
         if done.keep_alive and self._waiting:
             self._resume_reading()
             following = self.exchange = self._waiting.popleft()
             if self._ended:
                 self._probe(following)
-        elif done.keep_alive and not self._lingering and not self._ended and not self.server.draining:
-            self._resume_reading()
-            if not self._in_head:
-                deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
-                self.deadline = deadline if deadline < self._stall_deadline else self._stall_deadline
-        else:
-            self._linger(done)
-            self._waiting.clear()
+            return following
+        self._linger(done)
+        self._waiting.clear()
+        return None
 
     def _linger(self, done: Exchange) -> None:
         """Close so that the client can still read the answer: unread bytes would turn the close into a reset."""
-        behind = self._lingering or self._in_head or self._waiting  # the client sends on although this is the end
-        if self._ended or (done.body_complete and done.fault is None and not behind):
+        behind = self._lingering or self._head_bytes or self._waiting  # the client sends on although this is the end
+        if self._ended or (done.whole is not None and not behind):
             self._close()
             return
         self._lingering = True
@@ -770,72 +884,19 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- writing
 
-    def send_answer(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
-        assert not exchange.started, "an exchange is answered once"
-        exchange.started = exchange.finished = True
-        if exchange.gone:
-            return
-        length = b"" if status in (204, 304) else b"content-length: %d\r\n" % len(body)
-        if exchange.method == "HEAD":
-            body = b""
-        self._transport.write(
-            b"".join((status_line(status), self.server.date_line(), headers, length, self._ending(exchange), body))
-        )
-
-    def send_head(self, exchange: Exchange, status: int, headers: bytes) -> None:
-        assert not exchange.started, "an exchange is answered once"
-        exchange.started = True
-        exchange.chunked = exchange.version == "1.1"
-        if exchange.gone:
-            return
-        if not exchange.chunked:
-            exchange.keep_alive = False
-        framing = b"transfer-encoding: chunked\r\n" if exchange.chunked else b""
-        self._transport.write(
-            b"".join((status_line(status), self.server.date_line(), headers, framing, self._ending(exchange)))
-        )
-
-    def send_part(self, exchange: Exchange, data: bytes) -> None:
-        assert exchange.started, "the head goes first"
-        assert not exchange.finished, "nothing follows the end"
-        if data and not exchange.gone and exchange.method != "HEAD":
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if exchange.chunked else data)
-
-    def send_end(self, exchange: Exchange, data: bytes) -> None:
-        assert exchange.started, "the head goes first"
-        if exchange.finished:
-            return
-        exchange.finished = True
-        if exchange.gone or exchange.method == "HEAD":
-            return
-        if exchange.chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        if data:
-            self._transport.write(data)
-
-    def _ending(self, exchange: Exchange) -> bytes:
-        if not exchange.body_complete or self.server.draining:
-            exchange.keep_alive = False
-        return b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
-
     async def writable(self) -> None:
         while self._paused_writing and not self._transport.is_closing():
             if self._writable is None:
                 self._writable = self._loop.create_future()
             await asyncio.shield(self._writable)
 
-    def throttle(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        self._on_pause, self._on_resume = pause, resume
-        if self._paused_writing:
-            pause()
-
     def _release_writers(self) -> None:
         self._paused_writing = False
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
-        if self._on_resume is not None:
-            self._on_resume()
+        if self.exchange is not None and self.exchange.on_resume is not None:
+            self.exchange.on_resume()
 
     # --- ending
 
@@ -851,7 +912,7 @@ class Connection(asyncio.BufferedProtocol):
             self._watch_unsent()
 
     def close_if_idle(self) -> None:
-        if self.exchange is None and not self._in_head:
+        if self.exchange is None and not self._head_bytes:
             self._transport.close()
 
     def close_when_flushed(self) -> None:
@@ -894,9 +955,21 @@ def _origin_form(target: bytes) -> bytes:
     return path if path.startswith(b"/") else b"/" + path
 
 
-def _head_too_large(bytes_max: int) -> HeadTooLarge:
-    return HeadTooLarge(f"The request's head is above {bytes_max} bytes.")
+def _guard_body(exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
+    if b"content-length" not in headers and b"transfer-encoding" in headers:
+        if exchange.version != "1.1" or headers[b"transfer-encoding"].lower() != b"chunked":
+            return BadRequest("The only transfer encoding served here is 'chunked', over HTTP/1.1.")
+        exchange.chunked_body = True
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        return UnsupportedMediaType("Compressed request bodies are not accepted; send the JSON as it is.")
+    expect = headers.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            return ExpectationFailed("The only expectation served here is '100-continue'.")
+        exchange.expects_continue = True
+    return None
 
 
-def _too_large(settings: ServerSettings) -> RequestTooLarge:
-    return RequestTooLarge(f"The request's body is above {settings.body_bytes_max} bytes.")
+def _head_too_large(settings: ServerSettings) -> HeadTooLarge:
+    return HeadTooLarge(f"The request's head is above {settings.head_bytes_max} bytes.")
