@@ -53,7 +53,9 @@ async def chat(call: Call, parts: Parts) -> None:
         check_content_type(kind)
     token = bearer(headers)
     principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
-    body = await exchange.body()
+    body = exchange.whole
+    if body is None:
+        body = await exchange.body()
     request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
     model = parts.catalog.model(request.model)
     ways = parts.upstreams.ways(model, request)
