@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from vipcloud.simulators import app as simulators
+
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 pytestmark = LINUX
 
@@ -61,7 +63,7 @@ def test_a_stream_under_way_is_finished_before_the_end(serve) -> None:
 
 def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipcloud, until, runs) -> None:
     served = serve()
-    assert len(served.children) == 3
+    assert len(served.children) == 2
     answered = sum(served.chat(f"Count to {number}", stream=number % 2 == 0)[0] == 200 for number in range(8))
     served.end(signal.SIGKILL)
     assert answered == 8
@@ -136,17 +138,26 @@ def test_wrong_settings_stop_the_start(data: Path, arguments: list[str], word: s
     assert (result.returncode, word in result.stderr, result.stderr.count("\n")) == (1, True, 1), result.stderr
 
 
-def test_a_simulator_runs_by_itself(data: Path) -> None:
-    command = [sys.executable, "-m", "vipcloud", "sim", "zhipu", "--port", "0", "--json"]
+@pytest.mark.parametrize("providers", [["zhipu"], list(simulators.PROVIDERS)], ids=["one", "all"])
+def test_simulators_run_by_themselves(providers: list[str]) -> None:
+    ports = ["--port", "0"] * len(providers)
+    command = [sys.executable, "-m", "vipcloud", "sim", *providers, *ports, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
-        assert said["provider"] == "zhipu"
-        assert accepts(said["base_url"])
+        said = [json.loads(process.stdout.readline()) for _ in providers]
+        assert [one["provider"] for one in said] == providers
+        assert all(accepts(one["base_url"]) for one in said)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
 
-def test_there_is_no_simulator_for_others() -> None:
-    result = run("sim", "openai")
-    assert (result.returncode, "there are deepseek, zhipu" in result.stderr) == (1, True)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["openai"], "there are deepseek, zhipu"),
+        (["deepseek", "zhipu", "--port", "0"], "--port is there 1 times for 2 providers"),
+    ],
+)
+def test_simulators_that_cannot_be_are_refused(arguments: list[str], words: str) -> None:
+    result = run("sim", *arguments)
+    assert (result.returncode, words in result.stderr) == (1, True)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from asking import HOW
 
 from vipcloud.simulators import faults, script
-from vipcloud.simulators.app import _VENDORS
+from vipcloud.simulators.app import VENDORS
 from vipcloud.simulators.script import Call, End, Head, SimulatorOptions, Step, Vendor, Wait, Whole, Write
 
 WALL_S = 1_794_700_000.0
-PATHS = {"deepseek": "/chat/completions", "zhipu": "/api/paas/v4/chat/completions"}
-KEYS = {"deepseek": "sk-test", "zhipu": "test.secret"}
 
 
 @dataclass
@@ -74,7 +73,7 @@ class Bench:
 
     def __init__(self, provider: str, **options: Any) -> None:
         self.provider = provider
-        self.vendor: Vendor = _VENDORS[provider](SimulatorOptions(**{"keep_alive_every": 0, **options}))
+        self.vendor: Vendor = VENDORS[provider](SimulatorOptions(**{"keep_alive_every": 0, **options}))
 
     def call(
         self,
@@ -89,12 +88,12 @@ class Bench:
         wall_s: float = WALL_S,
     ) -> Played:
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        sent = f"Bearer {key or KEYS[self.provider]}" if authorization is None else authorization
+        sent = f"Bearer {key or HOW[self.provider].key}" if authorization is None else authorization
         headers = {b"authorization": sent.encode(), b"accept-language": language.encode()}
         asked = faults.parse(fault)
         call = Call(
             method=method,
-            path=path or PATHS[self.provider],
+            path=path or HOW[self.provider].path,
             headers={name: value for name, value in headers.items() if value},
             body=raw,
             document=script.decode(raw),

@@ -241,3 +241,14 @@ def test_any_directive_is_survived(wanted: dict[str, str]) -> None:
 def test_directives_are_read_and_left_out_of_the_answer() -> None:
     assert answers.directives("a [[tokens=5 fault=cut:3]] b [[fault=drip]]") == {"tokens": "5", "fault": "cut:3,drip"}
     assert said(asked("Say hello [[pace_ms=5]]")) == "hello"
+
+
+def test_json_fits_the_schema_that_the_request_brings() -> None:
+    schema = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
+    answer = asked("When was that, 1969 or later?", json=True, schema=schema)
+    assert json.loads(said(answer)) == {"year": 1969}
+
+
+@pytest.mark.parametrize(("prefix", "rest"), [("1, 2, ", "3, 4"), ("Well: ", "1, 2, 3, 4"), ("", "1, 2, 3, 4")])
+def test_an_answer_that_has_begun_is_carried_on(prefix: str, rest: str) -> None:
+    assert said(asked("Count to 4", prefix=prefix)) == rest

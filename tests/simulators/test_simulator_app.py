@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asking import HOW
 
 from vipcloud.simulators import app
 from vipcloud.simulators.script import SimulatorOptions
-
-PATHS = {"deepseek": "/chat/completions", "zhipu": "/api/paas/v4/chat/completions"}
-KEYS = {"deepseek": "sk-test", "zhipu": "test.secret"}
-MODELS = {"deepseek": "deepseek-flash", "zhipu": "glm-4-flash-250414"}
 
 
 @dataclass
@@ -54,12 +51,12 @@ class Client:
 
     def body(self, text: str, **fields: Any) -> bytes:
         messages = [{"role": "user", "content": text}]
-        more = {"thinking": {"type": "disabled"}} if self.provider == "deepseek" else {}
-        return json.dumps({"model": MODELS[self.provider], "messages": messages, **more, **fields}).encode()
+        how = HOW[self.provider]
+        return json.dumps({"model": how.model, "messages": messages, **how.fields, **fields}).encode()
 
     async def chat(self, text: str = "Hello!", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
-        headers = {"authorization": f"Bearer {KEYS[self.provider]}", **(headers or {})}
-        return await self.request("POST", PATHS[self.provider], self.body(text, **fields), **headers)
+        headers = {"authorization": f"Bearer {HOW[self.provider].key}", **(headers or {})}
+        return await self.request("POST", HOW[self.provider].path, self.body(text, **fields), **headers)
 
     async def log(self) -> list[Any]:
         return (await self.request("GET", "/_sim/log")).json

@@ -1,7 +1,7 @@
 """`vipcloud serve`: builds the gateway from the settings, starts its helpers, and drains on SIGTERM.
 
 This process owns the public port and runs the data plane. The bookkeeper is a process of its own, so that posting to
-the books never delays a stream; so is each simulator, where no provider key is given.
+the books never delays a stream; so are the simulators together, where no provider key is given.
 """
 
 import asyncio
@@ -72,13 +72,13 @@ def serve(
     simulated = not has_keys(settings, catalog)
     if simulated:
         check_no_address_is_ignored(settings, catalog)
-        settings, simulators_ = with_simulators(data, config, overrides)
-        helpers += simulators_
+        settings, simulator = with_simulators(data, config, overrides)
+        helpers.append(simulator)
     try:
         for helper in helpers:
             helper.start()
-        for simulator in helpers[1:]:
-            simulator.first_line()  # it says so when it listens
+        if simulated:
+            simulator.first_line()  # they say so when they listen
         uvloop.run(run(settings, catalog, engine, helpers, simulated=simulated))
     finally:
         for helper in helpers:
@@ -178,14 +178,13 @@ def check_no_address_is_ignored(settings: Settings, catalog: Catalog) -> None:
             )
 
 
-def with_simulators(data: Path | None, config: Path | None, overrides: dict[str, Any]) -> tuple[Settings, list[Child]]:
-    """Settings whose upstreams are simulators, and the processes to start for it."""
-    upstreams, children = {}, []
+def with_simulators(data: Path | None, config: Path | None, overrides: dict[str, Any]) -> tuple[Settings, Child]:
+    """Settings whose upstreams are simulators, and the process to start for it: one for all of them."""
+    upstreams, arguments = {}, ["sim", *simulators.PROVIDERS, "--json", "--under-parent"]
     for provider, port in zip(simulators.PROVIDERS, free_ports(len(simulators.PROVIDERS)), strict=True):
         upstreams[provider] = {"base_url": f"http://127.0.0.1:{port}", "keys": ["sk-simulated.simulated"]}
-        arguments = ["sim", provider, "--port", str(port), "--json", "--under-parent"]
-        children.append(Child(f"{provider} simulator", arguments))
-    return context.load(data, config, {**overrides, "upstreams": upstreams}), children
+        arguments += ["--port", str(port)]
+    return context.load(data, config, {**overrides, "upstreams": upstreams}), Child("simulators", arguments)
 
 
 def free_ports(count: int) -> list[int]:

@@ -40,7 +40,9 @@ class Ask:
     tools: Sequence[Mapping[str, Any]] = ()  # function specs: name, description, parameters
     tool_choice: str = "auto"  # auto, none, required, or a function's name
     json: bool = False
+    schema: Mapping[str, Any] | None = None  # what the JSON has to fit; else the conversation may name it
     fenced: bool = False  # JSON comes in a Markdown fence
+    prefix: str = ""  # how the answer begins already: only the rest is said
     thinking: bool = False
     stop: tuple[str, ...] = ()
     output_tokens_max: int = 4096
@@ -76,7 +78,7 @@ def plan(ask: Ask) -> Answer:
     calls = choose_calls(ask, text)
     reasoning = reason(text, calls, given) if ask.thinking else []
     said = [] if calls else say(ask, text, given)
-    said = cut_at_stop(said, ask.stop)
+    said = cut_at_stop(continued(said, ask.prefix), ask.stop)
     return limited(ask.output_tokens_max, reasoning, said, calls, prompt_tokens, given)
 
 
@@ -228,7 +230,7 @@ def _readable(result: str) -> str:
 def json_text(ask: Ask, text: str, results: Sequence[str]) -> str:
     """JSON after the schema or the keys that the conversation names; else one key, `answer`."""
     everything = "\n".join(text_of(message)[-READ_CHARACTERS_MAX:] for message in ask.messages)
-    schema = find_schema(everything)
+    schema = ask.schema or find_schema(everything)
     if schema is not None:
         value = instance(schema, _without_json(text), toolcalls.Suggestions())
     else:
@@ -477,6 +479,12 @@ def echo(text: str) -> str:
 
 def shortened(text: str, length_max: int) -> str:
     return text if len(text) <= length_max else text[: length_max - 1] + "…"
+
+
+def continued(said: list[str], prefix: str) -> list[str]:
+    """What is left to say after `prefix`; all of it where it would have begun otherwise."""
+    text = "".join(said)
+    return tokens.pieces(text.removeprefix(prefix)) if prefix and text.startswith(prefix) else said
 
 
 def cut_at_stop(said: list[str], stop: Sequence[str]) -> list[str]:

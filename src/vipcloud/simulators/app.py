@@ -10,7 +10,7 @@ Prompts are kept in memory for the log, as that is what it is for; nothing is wr
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,11 @@ from vipcloud.simulators.deepseek import DeepSeek
 from vipcloud.simulators.script import NOT_JSON, Call, End, Fault, Head, Reply, SimulatorOptions, Vendor, Wait, Write
 from vipcloud.simulators.zhipu import Zhipu
 
-_VENDORS: Mapping[str, type[DeepSeek] | type[Zhipu]] = {"deepseek": DeepSeek, "zhipu": Zhipu}
-PROVIDERS = tuple(_VENDORS)
+VENDORS: Mapping[str, Callable[[SimulatorOptions], Vendor]] = {
+    "deepseek": DeepSeek,
+    "zhipu": Zhipu,
+}
+PROVIDERS = tuple(VENDORS)
 
 JSON_HEADERS = (("content-type", "application/json"),)
 WRITES_PER_TURN_MAX = 64  # a stream without pace gives way to others after so many events
@@ -86,7 +89,7 @@ class Simulator:
     """One provider with its log and its queue of faults."""
 
     def __init__(self, provider: str, options: SimulatorOptions, clock: Clock) -> None:
-        self.vendor: Vendor = _VENDORS[provider](options)
+        self.vendor: Vendor = VENDORS[provider](options)
         self._options = options
         self._clock = clock
         self._queue: deque[str] = deque(maxlen=QUEUED_FAULTS_MAX)

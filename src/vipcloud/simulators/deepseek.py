@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vipcloud.simulators import answers, faults, vendor
-from vipcloud.simulators.answers import Answer, Ask
+from vipcloud.simulators.answers import Answer
 from vipcloud.simulators.script import (
     NOT_JSON,
     Call,
@@ -20,14 +20,15 @@ from vipcloud.simulators.script import (
     Shared,
     SimulatorOptions,
     Step,
-    Wait,
     Whole,
     Write,
     encode,
     stream,
+    unary,
 )
 from vipcloud.simulators.tokens import PrefixCache
 from vipcloud.simulators.toolcalls import ToolCall
+from vipcloud.simulators.vendor import Request
 
 FINGERPRINT = "fp_eaab8d114b_prod0820_fp8_kvcache"
 CONTEXT_TOKENS = 1_048_576
@@ -72,7 +73,7 @@ class DeepSeek:
             account = authenticate(call, self.shared.options)
             return self._route(call, account, headers, trace)
         except Refused as refused:
-            return Reply([Whole(refused.status, (("content-type", refused.content_type), *headers), refused.body)])
+            return refused.reply(headers)
 
     def _route(self, call: Call, account: str, headers: Headers, trace: str) -> Reply:
         path = re.sub(r"^/(?:v1|beta)(?=/)", "", call.path)
@@ -96,7 +97,9 @@ class DeepSeek:
         slot = f"{vendor.account_of(account)}/{model}"
         if vendor.full(self.shared, slot, CONCURRENCY_MAX[model]):
             raise by_status(429)
-        answer = answers.plan(ask(request, self.shared.options.seed))
+        most = request.get("max_tokens") or OUTPUT_TOKENS_MAX
+        asked = vendor.ask(request, thinking=thinks(request), output_tokens_max=most, seed=self.shared.options.seed)
+        answer = answers.plan(asked)
         check_context(answer.prompt_tokens, request.get("max_tokens"))
         cached = min(self._cache.hit(account, request.get("tools"), request["messages"]), answer.prompt_tokens)
         queued = Queue.of(answer, self.shared.options.keep_alive_every, self.shared.calls)
@@ -106,17 +109,15 @@ class DeepSeek:
             return Reply(stream(200, (("content-type", EVENT_STREAM), *headers), writes), slot)
         json_headers = (("content-type", "application/json"), *headers)
         delay_s = vendor.unary_delay_s(answer, self.shared)
-        return Reply(unary(writer.document(), json_headers, queued, delay_s), slot)
+        return Reply(out_of_queue(writer.document(), json_headers, queued, delay_s), slot)
 
 
-def unary(body: bytes, headers: Headers, queued: "Queue", delay_s: float) -> Iterator[Step]:
+def out_of_queue(body: bytes, headers: Headers, queued: "Queue", delay_s: float) -> Iterator[Step]:
     if queued.lines:
         writes = [*(Write(b"\n", "comment", queued.every_s) for _ in range(queued.lines)), Write(body, "body", delay_s)]
         yield from stream(200, headers, iter(writes))
-        return
-    if delay_s:
-        yield Wait(delay_s)
-    yield Whole(200, headers, body)
+    else:
+        yield from unary(headers, body, delay_s)
 
 
 class Queue:
@@ -204,30 +205,24 @@ def by_status(status: int) -> Refused:
 
 def forced(call: Call) -> None:
     """Raises Refused if the call asks for a refusal of ours."""
-    if fault := call.fault("status"):
-        raise by_status(int(fault.number(0)))
-    if fault := call.fault("code"):
-        if fault.args[0] not in _BY_CODE:
-            raise Refused(400, f"no such code; there are: {', '.join(_BY_CODE)}\n".encode(), "text/plain")
-        status, message = _BY_CODE[fault.args[0]]
+    if wanted := vendor.forced_status(call):
+        raise by_status(wanted)
+    if code := vendor.forced_code(call, _BY_CODE):
+        status, message = _BY_CODE[code]
         raise error(status, message, _BY_STATUS[status][1])
 
 
 def authenticate(call: Call, options: SimulatorOptions) -> str:
     """The key without its `sk-`. Raises Refused (401)."""
-    scheme, _, key = call.header(b"authorization").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
+    key = vendor.bearer(call)
+    if not key:
         raise error(401, "Authentication Fails (auth header format should be Bearer sk-...)", "authentication_error")
-    good = key in options.keys if options.keys else key.startswith("sk-") and len(key) > 3 and "bad" not in key
-    if not good:
+    if not vendor.known(key, options):
         raise error(401, f"Authentication Fails, Your api key: ****{key[-4:]} is invalid", "authentication_error")
     return key.removeprefix("sk-")
 
 
 # --- checks ------------------------------------------------------------------------------------------------------
-
-Request = Mapping[str, Any]
 
 
 def check(request: Any, body: bytes) -> None:
@@ -285,7 +280,7 @@ def check_numbers(request: Request) -> None:
         value = request.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or (whole and isinstance(value, float)):
+        if not vendor.is_number(value, whole=whole):
             raise shape(f"{name}: invalid type")
         if not low <= value <= high:
             raise bad(f"Invalid {name} value, the valid range of {name} is [{low}, {high}]")
@@ -412,20 +407,9 @@ def check_parts(parts: Sequence[Any], index: int, role: str, *, sees: bool) -> N
 
 def check_tool_results(messages: Sequence[Mapping[str, Any]]) -> None:
     """Each call of an assistant is answered by a tool message right behind it, and nothing else is."""
-    open_ids: set[str] = set()
-    called = False
-    for message in messages:
-        if message["role"] == "tool":
-            if not called:
-                raise bad("Messages with role 'tool' must be a response to a preceding message with 'tool_calls'")
-            open_ids.discard(message["tool_call_id"])
-            continue
-        if open_ids:
-            break
-        calls = message.get("tool_calls") if message["role"] == "assistant" else None
-        called = bool(calls)
-        open_ids = {str(call.get("id")) for call in calls or () if isinstance(call, dict)}
-    if open_ids:
+    if vendor.orphan_result(messages):
+        raise bad("Messages with role 'tool' must be a response to a preceding message with 'tool_calls'")
+    if vendor.unanswered_calls(messages):
         raise bad(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
             " 'tool_call_id'. (insufficient tool messages following tool_calls message)"
@@ -468,21 +452,6 @@ def check_context(prompt_tokens: int, max_tokens: int | None) -> None:
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
-def ask(request: Request, seed: int) -> Ask:
-    choice = request.get("tool_choice") or "auto"
-    stop = request.get("stop") or ()
-    return Ask(
-        messages=request["messages"],
-        tools=[tool["function"] for tool in request.get("tools") or ()],
-        tool_choice=choice["function"].get("name", "") if isinstance(choice, dict) else choice,
-        json=(request.get("response_format") or {}).get("type") == "json_object",
-        thinking=thinks(request),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        output_tokens_max=request.get("max_tokens") or OUTPUT_TOKENS_MAX,
-        seed=seed,
-    )
-
-
 class Writer:
     """One answer in DeepSeek's shapes."""
 
@@ -496,9 +465,7 @@ class Writer:
         self._trace = trace
         self._thinking = thinks(request)
         self._logprobs = bool(request.get("logprobs")) and not self._thinking
-        self._usage_fault = call.fault("usage")
-        finish = call.fault("finish")
-        self._finish_reason = finish.args[0] if finish else answer.finish_reason
+        self._ending = vendor.Ending(call, answer)
         self._cached_tokens = cached_tokens
 
     def usage(self) -> dict[str, Any] | None:
@@ -513,7 +480,7 @@ class Writer:
             usage["completion_tokens_details"] = {"reasoning_tokens": len(answer.reasoning)}
         usage["prompt_cache_hit_tokens"] = self._cached_tokens
         usage["prompt_cache_miss_tokens"] = answer.prompt_tokens - self._cached_tokens
-        return faults.wrong_usage(self._usage_fault, usage)
+        return self._ending.usage(usage)
 
     def document(self) -> bytes:
         answer = self._answer
@@ -535,7 +502,7 @@ class Writer:
                     "index": 0,
                     "message": message,
                     "logprobs": logprobs(answer.text) if self._logprobs else None,
-                    "finish_reason": self._finish_reason,
+                    "finish_reason": self._ending.finish_reason,
                 }
             ],
         }
@@ -593,9 +560,9 @@ class Writer:
     def _end(self, before: bytes) -> Iterator[Write]:
         """The finish chunk, which carries the usage; in a chunk of its own where a fault wants that."""
         delta = b'{"content":"","reasoning_content":null}' if self._thinking else b'{"content":""}'
-        finish = before + delta + b',"logprobs":null,"finish_reason":' + encode(self._finish_reason) + b"}]"
+        finish = before + delta + b',"logprobs":null,"finish_reason":' + encode(self._ending.finish_reason) + b"}]"
         usage = encode(self.usage())
-        if self._usage_fault is not None and self._usage_fault.args[0] == "trailing":
+        if self._ending.usage_trails:
             yield Write(finish + b',"usage":null}\n\n', "finish")
             choices = before[: before.rindex(b'[{"index"')]
             yield Write(choices + b'[],"usage":' + usage + b"}\n\n", "usage")

@@ -115,13 +115,19 @@ def decode(body: bytes) -> Any:
 
 
 class Refused(Exception):
-    """The provider says no: its status, its body, its content type."""
+    """The provider says no: its status, its body, its content type, further headers."""
 
-    def __init__(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+    def __init__(self, status: int, body: bytes, content_type: str = "application/json", headers: Headers = ()) -> None:
         super().__init__(f"{status} {body[:200]!r}")
         self.status = status
         self.body = body
         self.content_type = content_type
+        self.headers = headers
+
+    def reply(self, headers: Headers = ()) -> Reply:
+        """As it goes out, with the `headers` that all answers of the provider have."""
+        all_headers = (("content-type", self.content_type), *headers, *self.headers)
+        return Reply([Whole(self.status, all_headers, self.body)])
 
 
 # --- a simulated provider ----------------------------------------------------------------------------------------
@@ -174,3 +180,10 @@ def stream(status: int, headers: Headers, writes: Iterator[Write]) -> Iterator[S
     yield Head(status, headers)
     yield from writes
     yield End.FINISH
+
+
+def unary(headers: Headers, body: bytes, delay_s: float) -> Iterator[Step]:
+    """An unstreamed answer, nothing of which is sent before it is complete."""
+    if delay_s:
+        yield Wait(delay_s)
+    yield Whole(200, headers, body)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vipcloud.simulators import answers, faults, tokens, vendor
+from vipcloud.simulators import answers, tokens, vendor
 from vipcloud.simulators.answers import Answer, Ask
 from vipcloud.simulators.script import (
     NOT_JSON,
@@ -24,15 +24,15 @@ from vipcloud.simulators.script import (
     Reply,
     Shared,
     SimulatorOptions,
-    Step,
-    Wait,
     Whole,
     Write,
     decode,
     encode,
     stream,
+    unary,
 )
 from vipcloud.simulators.toolcalls import ToolCall
+from vipcloud.simulators.vendor import Request
 
 CONTENT_JSON = (("content-type", "application/json; charset=UTF-8"),)
 EVENT_STREAM = (("content-type", "text/event-stream;charset=UTF-8"),)
@@ -103,7 +103,7 @@ class Zhipu:
             account = authenticate(call, self.shared.options)
             return self._route(call, account, serial)
         except Refused as refused:
-            return Reply([Whole(refused.status, (("content-type", refused.content_type),), refused.body)])
+            return refused.reply()
 
     def _route(self, call: Call, account: str, serial: str) -> Reply:
         prefix = re.match(r"/api/(?:coding/)?paas/v4(?=/)|/v4(?=/)", call.path)
@@ -135,7 +135,7 @@ class Zhipu:
         writer = Writer(call, answer, min(cached, answer.prompt_tokens), serial, thinking=thinks(request, model))
         if request.get("stream"):
             return Reply(stream(200, EVENT_STREAM, vendor.paced(writer.stream(), answer, self.shared)), slot)
-        return Reply(unary(writer.document(), vendor.unary_delay_s(answer, self.shared)), slot)
+        return Reply(unary(CONTENT_JSON, writer.document(), vendor.unary_delay_s(answer, self.shared)), slot)
 
     def _check_request_id(self, call: Call) -> None:
         """An id of the client's own works once."""
@@ -149,12 +149,6 @@ class Zhipu:
         self._request_ids[request_id] = None
         if len(self._request_ids) > REQUEST_IDS_KEPT:
             self._request_ids.popitem(last=False)
-
-
-def unary(body: bytes, delay_s: float) -> Iterator[Step]:
-    if delay_s:
-        yield Wait(delay_s)
-    yield Whole(200, CONTENT_JSON, body)
 
 
 def beijing(wall_s: float) -> str:
@@ -241,12 +235,9 @@ def error(call: Call, code: str, about: str = "") -> Refused:
 
 def forced(call: Call) -> None:
     """Raises Refused if the call asks for a refusal of ours."""
-    if fault := call.fault("code"):
-        if fault.args[0] not in CODES:
-            raise Refused(400, f"no such code; there are: {', '.join(CODES)}\n".encode(), "text/plain")
-        raise error(call, fault.args[0])
-    if fault := call.fault("status"):
-        status = int(fault.number(0))
+    if code := vendor.forced_code(call, CODES):
+        raise error(call, code)
+    if status := vendor.forced_status(call):
         raise Refused(status, error(call, _BY_STATUS.get(status, "1234")).body)
 
 
@@ -316,8 +307,6 @@ def _unbase64(text: str) -> bytes:
 
 
 # --- checks ------------------------------------------------------------------------------------------------------
-
-Request = Mapping[str, Any]
 
 
 def check(call: Call, region: str) -> Model:
@@ -391,14 +380,10 @@ RANGES = (("temperature", 0, 2), ("top_p", 0.01, 1))
 def check_numbers(call: Call, request: Request, model: Model) -> None:
     for name, low, high in RANGES:
         value = request.get(name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
-        ):
+        if value is not None and not (vendor.is_number(value) and low <= value <= high):
             raise error(call, "1214", name)
     most = request.get("max_tokens")
-    if most is not None and (
-        isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= model.output_tokens_max
-    ):
+    if most is not None and not (vendor.is_number(most, whole=True) and 1 <= most <= model.output_tokens_max):
         raise error(call, "1214", "max_tokens")
     for name in ("stream", "do_sample", "tool_stream"):
         if request.get(name) is not None and not isinstance(request[name], bool):
@@ -481,14 +466,14 @@ def thinks(request: Request, model: Model) -> bool:
 
 def ask(request: Request, model: Model, seed: int) -> Ask:
     """`tool_choice` is not read at all: `none` still calls, `required` may not."""
-    kind = (request.get("response_format") or {}).get("type")
+    kind, _ = vendor.response_format(request)
     return Ask(
         messages=request["messages"],
-        tools=[tool["function"] for tool in request.get("tools") or () if tool["type"] == "function"],
+        tools=vendor.functions(request),
         json=kind in ("json_object", "json_schema"),
         fenced=kind == "json_schema",
         thinking=thinks(request, model),
-        stop=tuple(request.get("stop") or ()),
+        stop=vendor.stops(request),
         output_tokens_max=request.get("max_tokens") or model.output_tokens_max,
         seed=seed,
     )
@@ -507,9 +492,7 @@ class Writer:
         self._serial = serial
         self._thinking = thinking
         self._tool_stream = bool(request.get("tool_stream")) and thinking
-        self._usage_fault = call.fault("usage")
-        finish = call.fault("finish")
-        self._finish_reason = finish.args[0] if finish else answer.finish_reason
+        self._ending = vendor.Ending(call, answer)
         self._cached_tokens = cached_tokens
 
     def usage(self) -> dict[str, Any] | None:
@@ -522,7 +505,7 @@ class Writer:
         }
         if self._thinking:
             usage["completion_tokens_details"] = {"reasoning_tokens": len(answer.reasoning)}
-        return faults.wrong_usage(self._usage_fault, usage)
+        return self._ending.usage(usage)
 
     def document(self) -> bytes:
         answer = self._answer
@@ -532,14 +515,14 @@ class Writer:
         if answer.calls:
             message["tool_calls"] = [self.tool_call(index, call) for index, call in enumerate(answer.calls)]
         document: dict[str, Any] = {
-            "choices": [{"finish_reason": self._finish_reason, "index": 0, "message": message}],
+            "choices": [{"finish_reason": self._ending.finish_reason, "index": 0, "message": message}],
             "created": self._created,
             "id": self._id,
             "model": self._model,
             "object": "chat.completion",
             "request_id": self._request_id,
         }
-        if self._finish_reason == "sensitive":
+        if self._ending.finish_reason == "sensitive":
             document["content_filter"] = [{"role": "assistant", "level": 1}]
         if (usage := self.usage()) is not None:
             document["usage"] = usage
@@ -580,12 +563,12 @@ class Writer:
 
     def _end(self, before: bytes) -> Iterator[Write]:
         """The only chunk with `finish_reason`; it carries the usage."""
-        finish = before + b'"finish_reason":' + encode(self._finish_reason)
+        finish = before + b'"finish_reason":' + encode(self._ending.finish_reason)
         finish += b',"delta":{"role":"assistant","content":""}}]'
         usage = self.usage()
         if usage is None:
             yield Write(finish + b"}\n\n", "finish")
-        elif self._usage_fault is not None and self._usage_fault.args[0] == "trailing":
+        elif self._ending.usage_trails:
             yield Write(finish + b"}\n\n", "finish")
             choices = before[: before.rindex(b'[{"index"')]
             yield Write(choices + b'[],"usage":' + encode(usage) + b"}\n\n", "usage")
