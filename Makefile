@@ -14,7 +14,7 @@ run: $(READY)/run ## Start the gateway, with simulated upstreams where no provid
 	@$(BIN)/vipcloud serve $(ARGS)
 
 test: $(READY)/dev $(READY)/node check ## Check the code, then run every test (ARGS="tests/http -k drain")
-	@requirements/debian curl=curl chromium=chromium
+	@requirements/debian curl=curl chromium=chromium postgres=postgresql redis-server=redis-server
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(READY)/dev ## Format, lint, types, and the rules of the house, in seconds

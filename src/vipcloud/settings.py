@@ -178,7 +178,13 @@ class AccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the books are."""
 
-    url: Annotated[str, Meta(description="SQLAlchemy URL; empty: `vipcloud.db` (SQLite) in the data folder.")] = ""
+    url: Annotated[
+        str,
+        Meta(
+            description="Database, such as `postgresql://user:password@host/vipcloud`; "
+            "empty: `vipcloud.db` (SQLite) in the data folder."
+        ),
+    ] = ""
 
 
 class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,6 +194,14 @@ class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         int, Meta(ge=65536, description="A journal file is closed and a new one begun at this size.")
     ] = 64 * 1024 * 1024
     book_interval_s: Annotated[float, Meta(gt=0, description="How often the bookkeeper posts what is new.")] = 1.0
+    worker: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9]{0,32}$",
+            description="What this gateway's files are named after, unlike those of others at the same store; "
+            "empty: `gateway` on SQLite, else a name made once and kept in the journal's folder.",
+        ),
+    ] = ""
 
 
 def _tiers() -> dict[str, TierSettings]:

@@ -1,12 +1,13 @@
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
+from databases import Postgres
 from vipcloud.accounts import rules, store
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import ManualClock
@@ -15,7 +16,6 @@ from vipcloud.ledger import store as ledger
 from vipcloud.money import NanoUSD
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
-from vipcloud.storage import migrate
 
 NOW = 1_795_000_000.0
 
@@ -23,11 +23,9 @@ NOW = 1_795_000_000.0
 class House:
     """A store with one account, its directory, and a count of the questions the store was asked about keys."""
 
-    def __init__(self, path: Path, keys_cached_max: int = 100, unknown_keys_cached_max: int = 100) -> None:
-        self.path = path
+    def __init__(self, engine: Engine, keys_cached_max: int = 100, unknown_keys_cached_max: int = 100) -> None:
         self.dice = random.Random(3).randbytes
-        self.engine = storage.open_engine(path)
-        migrate.upgrade(self.engine)
+        self.engine = engine
         self.clock = ManualClock()
         with storage.writing(self.engine) as connection:
             self.account = store.create_account(connection, "ada@example.com", NOW, self.dice, rpm=7)
@@ -61,29 +59,40 @@ class House:
         with storage.writing(self.engine) as connection:
             store.set_suspended(connection, self.account.id, suspended=suspended)
 
-    def lose_store(self) -> None:
-        self.engine.dispose()
-        self.path.rename(self.path.with_suffix(".away"))
-        self.path.mkdir()
 
-    def find_store(self) -> None:
-        self.engine.dispose()
-        self.path.rmdir()
-        self.path.with_suffix(".away").rename(self.path)
+@pytest.fixture
+def house(engine: Engine) -> House:
+    return House(engine)
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "books.db")
-    yield house
-    house.engine.dispose()
+def small_house(engine: Engine) -> House:
+    return House(engine, keys_cached_max=2, unknown_keys_cached_max=2)
 
 
 @pytest.fixture
-def small_house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "books.db", keys_cached_max=2, unknown_keys_cached_max=2)
-    yield house
-    house.engine.dispose()
+def lose_store(engine: Engine, request: pytest.FixtureRequest) -> Callable[[], Callable[[], None]]:
+    """Puts the store out of reach; what it returns brings it back."""
+
+    def lose_file() -> Callable[[], None]:
+        engine.dispose()
+        path = Path(str(engine.url.database))
+        away = path.rename(path.with_suffix(".away"))
+        path.mkdir()
+
+        def find() -> None:
+            engine.dispose()
+            path.rmdir()
+            away.rename(path)
+
+        return find
+
+    def lose_server() -> Callable[[], None]:
+        server: Postgres = request.getfixturevalue("postgres")
+        server.close(str(engine.url.database))
+        return lambda: server.reopen(str(engine.url.database))
+
+    return lose_file if engine.name == "sqlite" else lose_server
 
 
 async def test_a_key_is_read_once_and_then_known(house: House) -> None:
@@ -230,11 +239,13 @@ async def test_too_many_lookups_at_once_are_told_to_come_back(house: House) -> N
     assert all("Incorrect API key" in call.result() for call in waiting)
 
 
-async def test_with_the_store_away_known_keys_work_and_unknown_ones_are_not_called_wrong(house: House) -> None:
+async def test_with_the_store_away_known_keys_work_and_unknown_ones_are_not_called_wrong(
+    house: House, lose_store: Callable[[], Callable[[], None]]
+) -> None:
     key, cold = house.key(), house.key()
     principal = await house.directory.authenticate(key)
     await house.directory.poll_changes()
-    house.lose_store()
+    find_store = lose_store()
     house.clock.advance(3)
     await house.directory.poll_changes()
     assert house.directory.lag_s == 3
@@ -242,7 +253,7 @@ async def test_with_the_store_away_known_keys_work_and_unknown_ones_are_not_call
     with pytest.raises(Unavailable) as refusal:
         await house.directory.authenticate(cold)
     assert refusal.value.retry_after_s == 1
-    house.find_store()
+    find_store()
     house.revoke(key)
     await house.directory.poll_changes()
     assert house.directory.lag_s == 0

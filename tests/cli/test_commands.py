@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from databases import Postgres
 from vipcloud.cli import main
 
 
@@ -83,8 +84,20 @@ def test_the_doctor_finds_a_new_house_in_order(vipcloud) -> None:
     }
     vipcloud("accounts", "create", "ada@example.com")
     printed = vipcloud("doctor").stdout
-    assert "ok    store: 1 accounts" in printed
+    assert re.search(r"ok    store: sqlite:///.*/vipcloud\.db, 1 accounts", printed)
     assert "DEEPSEEK_API_KEY" in printed
+
+
+def test_commands_work_on_postgresql(vipcloud, data: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIPCLOUD_STORE_URL", postgres.create())
+    vipcloud("accounts", "create", "ada@example.com", "--credit", "2.50")
+    made = vipcloud.json("keys", "create", "--account", "ada@example.com")
+    assert [key["id"] for key in vipcloud.json("keys", "list")] == [made["id"]]
+    vipcloud("keys", "revoke", made["key"])
+    assert vipcloud.json("accounts", "show", "ada@example.com")["credit_usd"] == "2.50"
+    printed = vipcloud("doctor").stdout
+    assert re.search(r"ok    store: postgresql://\S+, 1 accounts", printed)
+    assert not list(data.glob("*.db"))
 
 
 def test_the_doctor_says_what_is_wrong_and_fails(vipcloud, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +147,7 @@ def test_a_refusal_is_one_line_on_standard_error(vipcloud, arguments: list[str],
         ("VIPCLOUD_SERVER_PORT", "eighty", "VIPCLOUD_SERVER_PORT"),
         ("VIPCLOUD_SERVER_COLOUR", "red", "server.colour is not a setting"),
         ("VIPCLOUD_TIMEOUTS_IDLE_S", "0", "VIPCLOUD_TIMEOUTS_IDLE_S"),
-        ("VIPCLOUD_STORE_URL", "postgresql://x", "store.url"),
+        ("VIPCLOUD_STORE_URL", "mysql://x", "store.url"),
         ("VIPCLOUD_STORE_URL", "sqlite://", "store.url must name a file"),
         ("VIPCLOUD_GATEWAY_CATALOG", "absent.toml", "gateway.catalog"),
     ],

@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from databases import Postgres
+from vipcloud.ledger import store as ledger
 from vipcloud.simulators import app as simulators
+from vipcloud.storage import engine as storage
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 pytestmark = LINUX
@@ -161,3 +165,30 @@ def test_simulators_run_by_themselves(providers: list[str]) -> None:
 def test_simulators_that_cannot_be_are_refused(arguments: list[str], words: str) -> None:
     result = run("sim", *arguments)
     assert (result.returncode, words in result.stderr) == (1, True)
+
+
+def test_it_serves_from_postgresql_and_books_there(
+    serve: Callable[..., Any],
+    until: Callable[..., Any],
+    data: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = postgres.create()
+    monkeypatch.setenv("VIPCLOUD_STORE_URL", url)
+    served = serve()
+    assert served.chat()[0] == 200
+    engine = storage.open_engine(url)
+
+    def booked() -> list[Any]:
+        with storage.reading(engine) as connection:
+            return ledger.recent_usage(connection)
+
+    [row] = until(booked)
+    assert row.outcome == "complete"
+    assert served.end() == 0
+    engine.dispose()
+    [file] = (data / "journal").glob("*.journal")
+    assert file.name.startswith((data / "journal" / "worker").read_text()), (
+        "its files are named like no other gateway's"
+    )

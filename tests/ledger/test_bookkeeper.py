@@ -1,19 +1,17 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import bookkeeper, journal, store
 from vipcloud.ledger.journal import Journal, JournalError, Opened, Settled
 from vipcloud.storage import engine as storage
-from vipcloud.storage import migrate
 
 NOW = 1_795_000_000
 
@@ -48,9 +46,8 @@ FRAME_BYTES = len(journal.frame(settled(1)))
 class Office:
     """A store and a journal folder, with a journal that can be written, closed and written on by a next process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.engine = storage.open_engine(folder / "books.db")
-        migrate.upgrade(self.engine)
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
         self.directory = folder / "journal"
 
     def journal(self, file_bytes_max: int = journal.FILE_BYTES_MAX) -> Journal:
@@ -82,10 +79,8 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    office = Office(tmp_path)
-    yield office
-    office.engine.dispose()
+def office(engine: Engine, tmp_path: Path) -> Office:
+    return Office(engine, tmp_path)
 
 
 def test_settled_requests_are_booked_with_their_charges(office: Office) -> None:
@@ -243,7 +238,7 @@ from vipcloud.ledger import bookkeeper
 from vipcloud.ledger.journal import Journal, Settled
 from vipcloud.storage.engine import open_engine
 
-database, directory = map(Path, sys.argv[1:])
+database, directory = sys.argv[1], Path(sys.argv[2])
 
 def write(request_id):
     book = Journal(directory, lambda callback: None, SystemClock())
@@ -278,7 +273,13 @@ print(rounds)
 
 
 def test_dying_after_any_statement_changes_nothing_that_is_booked(office: Office) -> None:
-    command = [sys.executable, "-c", DIES, str(office.engine.url.database), str(office.directory)]
+    command = [
+        sys.executable,
+        "-c",
+        DIES,
+        office.engine.url.render_as_string(hide_password=False),
+        str(office.directory),
+    ]
     rounds = int(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=20).stdout)
     assert rounds > 12, "a round has more statements than that, and the process died after each of them"
     assert office.booked() == sorted(f"req_{number}{name}" for number in range(1, rounds + 1) for name in "ab")
@@ -294,9 +295,15 @@ from pathlib import Path
 from vipcloud.ledger import bookkeeper
 from vipcloud.storage import engine
 print("ready", flush=True)
-bookkeeper.book_once(engine.open_engine(Path(sys.argv[1])), Path(sys.argv[2]))
+bookkeeper.book_once(engine.open_engine(sys.argv[1]), Path(sys.argv[2]))
 """
-    command = [sys.executable, "-c", program, str(office.engine.url.database), str(office.directory)]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        office.engine.url.render_as_string(hide_password=False),
+        str(office.directory),
+    ]
     for delay_s in (0.02, 0.05, 0.1, 0.15):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
             assert worker.stdout is not None

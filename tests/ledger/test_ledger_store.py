@@ -1,9 +1,8 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import IntegrityError
 
 from vipcloud.ledger import rules, store
@@ -11,7 +10,7 @@ from vipcloud.ledger.journal import Settled
 from vipcloud.ledger.rules import Sums
 from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD
 from vipcloud.storage import engine as storage
-from vipcloud.storage import migrate, schema
+from vipcloud.storage import schema
 
 USAGE = Settled(
     request_id="req_1",
@@ -37,12 +36,9 @@ USAGE = Settled(
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = storage.open_engine(tmp_path / "books.db")
-    migrate.upgrade(engine)
+def connection(engine: Engine) -> Iterator[Connection]:
     with storage.writing(engine) as connection:
         yield connection
-    engine.dispose()
 
 
 def book(connection: Connection, *settled: Settled) -> None:

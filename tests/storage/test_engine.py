@@ -1,10 +1,12 @@
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import IntegrityError, InternalError
 
+from databases import Postgres
 from vipcloud.errors import SettingsError
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate, schema
@@ -13,7 +15,8 @@ from vipcloud.storage import migrate, schema
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://localhost/books", "only sqlite:///"),
+        ("mysql://localhost/books", "use sqlite:/// or postgresql://"),
+        ("nonsense://localhost/books", "not a database URL"),
         ("sqlite://", "must name a file"),
         ("sqlite:///:memory:", "must name a file"),
         ("sqlite:\\//x://", "not a database URL"),
@@ -66,22 +69,77 @@ def test_writing_takes_the_writers_place_at_once_and_reading_does_not(tmp_path: 
     engine.dispose()
 
 
-def test_an_error_inside_writing_leaves_nothing(tmp_path: Path) -> None:
-    engine = storage.open_engine(tmp_path / "books.db")
-    migrate.upgrade(engine)
+def test_postgresql_has_one_writer_at_a_time_and_readers_never_wait(postgres: Postgres) -> None:
+    engine = storage.open_engine(postgres.create("tables"))
+    with storage.writing(engine) as first:
+        schema.announce(first, "account", "a")
+        with storage.reading(engine) as reader:
+            assert reader.execute(select(schema.change)).all() == []
+        with engine.connect() as second:
+            lock = f"SELECT pg_try_advisory_xact_lock({storage.WRITERS_LOCK})"
+            assert second.exec_driver_sql(lock).scalar() is False
+    engine.dispose()
+
+
+def test_a_reader_of_postgresql_sees_one_moment_and_can_write_nothing(postgres: Postgres) -> None:
+    engine = storage.open_engine(postgres.create("tables"))
+    with storage.reading(engine) as reader:
+        assert reader.execute(select(schema.change)).all() == []
+        with storage.writing(engine) as writer:
+            schema.announce(writer, "account", "a")
+        assert reader.execute(select(schema.change)).all() == []
+        with pytest.raises(InternalError, match="read-only transaction"):
+            schema.announce(reader, "account", "b")
+    with storage.writing(engine) as writer:
+        assert len(writer.execute(select(schema.change)).all()) == 1, "a writer sees what was committed before it"
+    engine.dispose()
+
+
+def test_writers_of_postgresql_number_the_change_feed_in_the_order_of_their_commits(postgres: Postgres) -> None:
+    engine = storage.open_engine(postgres.create("tables"))
+
+    def write(name: str) -> None:
+        for _ in range(20):
+            with storage.writing(engine) as connection:
+                last = connection.execute(select(func.max(schema.change.c.seq))).scalar() or 0
+                schema.announce(connection, "account", f"{name} after {last}")
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "abc"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with storage.reading(engine) as connection:
+        feed = connection.execute(select(schema.change).order_by(schema.change.c.seq)).all()
+    engine.dispose()
+    assert [row.subject.split()[-1] for row in feed] == [str(row.seq - 1) for row in feed]
+    assert len(feed) == 60
+
+
+def test_a_connection_that_the_server_dropped_is_made_anew(postgres: Postgres) -> None:
+    engine = storage.open_engine(postgres.create("tables"))
+    for _ in range(2):
+        with storage.reading(engine) as connection:
+            assert connection.execute(select(schema.change)).all() == []
+        postgres.close(str(engine.url.database))
+        postgres.reopen(str(engine.url.database))
+    engine.dispose()
+
+
+def test_a_password_is_not_shown() -> None:
+    assert storage.shown("postgresql://ann:secret@db/books") == "postgresql://ann:***@db/books"
+
+
+def test_an_error_inside_writing_leaves_nothing(engine: Engine) -> None:
     with pytest.raises(IntegrityError), storage.writing(engine) as connection:
         storage.insert_rows(connection, schema.journal_position, ["first", 1, 0, "second", 1, 0, "first", 2, 0])
     with storage.reading(engine) as connection:
         assert connection.execute(select(schema.journal_position)).all() == []
-    engine.dispose()
 
 
 @pytest.mark.parametrize("count", [0, 1, 249, 250, 251, 1000])
-def test_rows_inserted_in_bulk_are_the_rows_that_come_back(tmp_path: Path, count: int) -> None:
-    engine = storage.open_engine(tmp_path / "books.db")
-    migrate.upgrade(engine)
+def test_rows_inserted_in_bulk_are_the_rows_that_come_back(engine: Engine, count: int) -> None:
     rows = [(f"file-{number}", number, 0) for number in range(count)]
     with storage.writing(engine) as connection:
         storage.insert_rows(connection, schema.journal_position, [value for row in rows for value in row])
         assert sorted(map(tuple, connection.execute(select(schema.journal_position)))) == sorted(rows)
-    engine.dispose()

@@ -1,22 +1,11 @@
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from vipcloud.storage import engine as storage
-from vipcloud.storage import migrate, schema
+from vipcloud.storage import schema
 
 TRANSFER = (1, "promo", "customer:a", 5, "grant", "grant/welcome", 0.0)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = storage.open_engine(tmp_path / "books.db")
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -24,11 +13,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     [
         "UPDATE transfer SET amount_nanousd = 6",
         "DELETE FROM transfer",
+        "INSERT INTO transfer VALUES (1, 'promo', 'customer:b', 6, 'grant', NULL, 0) "
+        "ON CONFLICT (id) DO UPDATE SET amount_nanousd = 6",
         "INSERT OR REPLACE INTO transfer VALUES (1, 'promo', 'customer:b', 6, 'grant', NULL, 0)",
         "INSERT OR REPLACE INTO transfer VALUES (2, 'promo', 'customer:b', 6, 'grant', 'grant/welcome', 0)",
+        "TRUNCATE transfer",
     ],
 )
 def test_history_is_never_edited(engine: Engine, sql: str) -> None:
+    if ("OR REPLACE" in sql and engine.name != "sqlite") or ("TRUNCATE" in sql and engine.name == "sqlite"):
+        pytest.skip("the other database's words")
     with storage.writing(engine) as connection:
         connection.execute(insert(schema.transfer).values(TRANSFER))
     with pytest.raises(IntegrityError, match="transfers are immutable"), storage.writing(engine) as connection:

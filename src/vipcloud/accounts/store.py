@@ -127,7 +127,9 @@ def account_by_id(connection: Connection, account_id: str) -> AccountRow | None:
 
 def list_accounts(connection: Connection) -> list[AccountRow]:
     """All accounts, oldest first."""
-    return [AccountRow(*row) for row in connection.execute(select(_account).order_by(_account.c.created_at))]
+    return [
+        AccountRow(*row) for row in connection.execute(select(_account).order_by(_account.c.created_at, _account.c.id))
+    ]
 
 
 def set_limits(

@@ -57,6 +57,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
         except SQLAlchemyError as error:
             reason = escape(str(getattr(error, "orig", None) or error))
             err.print(f"[bold red]Error:[/] the store cannot be used: {reason}")
+        finally:
+            while _opened:
+                _opened.pop().dispose()
         raise typer.Exit(1)
 
     return run
@@ -85,6 +88,7 @@ def remember(data: Path | None, config: Path | None) -> None:
 
 _defaults: dict[str, Any] = {}
 _config: Path | None = None
+_opened: list[Engine] = []  # closed when the command ends
 
 
 def open_store(settings: Settings) -> Engine:
@@ -94,6 +98,7 @@ def open_store(settings: Settings) -> Engine:
         engine = storage.open_engine(settings.store_url)
     except OSError as error:
         raise SettingsError(f"data: the folder {error.filename} cannot be used: {error.strerror}.") from error
+    _opened.append(engine)
     migrate.upgrade(engine)
     return engine
 

@@ -96,7 +96,11 @@ def _store(settings: Settings) -> list[Finding]:
         advice = "Check store.url and that the data folder can be written."
         return [Finding("store", "fail", str(getattr(error, "orig", None) or error), advice)]
     advice = "" if accounts else "Create an account: vipcloud accounts create you@example.com"
-    findings = [Finding("store", "ok" if accounts else "note", f"{accounts} accounts", advice)]
+    findings = [
+        Finding(
+            "store", "ok" if accounts else "note", f"{storage.shown(settings.store_url)}, {accounts} accounts", advice
+        )
+    ]
     if wrong:
         findings.append(
             Finding("books", "fail", "; ".join(wrong[:3]), "Keep a copy of the data folder and report this.")

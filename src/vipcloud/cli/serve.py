@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import resource
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
@@ -104,7 +105,13 @@ def gateway(
     """
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
-        journal = Journal(settings.journal_path, loop.call_soon, clock, file_bytes_max=settings.journal.file_bytes_max)
+        journal = Journal(
+            settings.journal_path,
+            loop.call_soon,
+            clock,
+            worker=worker_name(settings),
+            file_bytes_max=settings.journal.file_bytes_max,
+        )
         stack.callback(journal.close)
         bookkeeper.catch_up(engine, settings.journal_path)
         client = Client(settings.client)
@@ -126,6 +133,19 @@ def gateway(
         app = App(routes.table(parts), parts.clock)
         server = HTTPServer(app.handle, settings.server, app.render_error)
         yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload))
+
+
+def worker_name(settings: Settings) -> str:
+    """What the journal's files are named after. The books know files by name, so no two gateways may share one."""
+    if settings.journal.worker:
+        return settings.journal.worker
+    if settings.store_url.startswith("sqlite:"):
+        return "gateway"  # alone with its store
+    file = settings.journal_path / "worker"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.write_text(f"gateway{secrets.token_hex(4)}", encoding="ascii")
+    return file.read_text(encoding="ascii")
 
 
 async def run(settings: Settings, catalog: Catalog, engine: Engine, helpers: list[Child], *, simulated: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import astuple
 from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import rules
 from vipcloud.ledger.journal import Settled
@@ -67,7 +67,7 @@ def grant(connection: Connection, grant_id: str, account_id: str, amount: NanoUS
     try:
         storage.insert_rows(connection, _transfer, [_next_number(connection), *transfer])
         _add_to_balances(connection, rules.moved(transfer))
-    except IntegrityError as error:
+    except (IntegrityError, DataError) as error:  # a sum beyond int64 is either, by the database
         raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
     schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
 

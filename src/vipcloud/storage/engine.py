@@ -3,6 +3,11 @@
 SQL is never on the hot path, so everything here is synchronous: the gateway calls it from a thread, on a cache miss
 or a change. SQLite runs with a write-ahead log (readers never wait for the writer), `synchronous=FULL` (a commit is on
 the disk), foreign keys, and `recursive_triggers` (without it `INSERT OR REPLACE` would slip past delete triggers).
+
+PostgreSQL keeps SQLite's promise that there is one writer at a time, by an advisory lock that each writing transaction
+takes first. So the numbers of the books and of the change feed rise in the order of the commits on both, and the
+queries are the same text. Writers read what was committed last (READ COMMITTED, after the lock); readers see one
+moment (REPEATABLE READ).
 """
 
 import sqlite3
@@ -13,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from vipcloud.errors import SettingsError
@@ -23,6 +28,8 @@ WAL_ATTEMPTS_MAX = 100
 WAL_PAUSE_S = 0.05
 ROWS_PER_STATEMENT = 250  # of 20 columns: 5,000 parameters; SQLite takes 32,766
 PAGE_BYTES = 8192
+CONNECT_TIMEOUT_S = 5
+WRITERS_LOCK = 0x76697063  # any number that no other program takes in our database: "vipc"
 _WRITES = "vipcloud_writes"
 
 
@@ -32,8 +39,11 @@ def open_engine(where: str | Path) -> Engine:
     Nothing is connected yet; an unreachable store shows as SQLAlchemy's OperationalError at first use.
     """
     url = _url(where)
-    if url.get_backend_name() != "sqlite":
-        raise SettingsError(f"store.url begins with {url.drivername}://; only sqlite:/// is supported.")
+    kind = url.get_backend_name()
+    if kind == "postgresql":
+        return _open_postgresql(url)
+    if kind != "sqlite":
+        raise SettingsError(f"store.url begins with {url.drivername}://; use sqlite:/// or postgresql://.")
     if not url.database or url.database == ":memory:":
         raise SettingsError("store.url must name a file, such as sqlite:///data/vipcloud.db: books in memory are lost.")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +51,11 @@ def open_engine(where: str | Path) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def shown(where: str | Path) -> str:
+    """Where the store is, for people: the URL without its password. Raises SettingsError."""
+    return _url(where).render_as_string(hide_password=True)
 
 
 @contextmanager
@@ -93,9 +108,26 @@ def _url(where: str | Path) -> URL:
     if isinstance(where, Path) or "://" not in where:
         return URL.create("sqlite", database=str(where))
     try:
-        return make_url(where)
-    except ArgumentError as error:
-        raise SettingsError("store.url is not a database URL such as sqlite:///data/vipcloud.db.") from error
+        url = make_url(where)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SettingsError(
+            "store.url is not a database URL such as sqlite:///data/vipcloud.db or postgresql://user@host/vipcloud."
+        ) from error
+    return url
+
+
+def _open_postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "options": f"-c lock_timeout={int(BUSY_TIMEOUT_S * 1000)} -c timezone=UTC",
+        },
+        pool_pre_ping=True,  # a server that was restarted shows at once, not as a failed query
+    )
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
 
 
 def _prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
@@ -126,3 +158,11 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """The driver has yet to say BEGIN: it does with the first statement, which settles the isolation too."""
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
+    else:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

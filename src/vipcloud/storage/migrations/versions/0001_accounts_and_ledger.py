@@ -10,6 +10,23 @@ depends_on = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
+# Each database spells its triggers differently.
+IMMUTABLE = {
+    "sqlite": [
+        f"CREATE TRIGGER transfer_refuses_{verb.lower()} BEFORE {verb} ON transfer "
+        "BEGIN SELECT RAISE(ABORT, 'transfers are immutable'); END"
+        for verb in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION transfer_refuses() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE EXCEPTION 'transfers are immutable' USING ERRCODE = 'integrity_constraint_violation'; END $$",
+        "CREATE TRIGGER transfer_refuses_changes BEFORE UPDATE OR DELETE ON transfer "
+        "FOR EACH ROW EXECUTE FUNCTION transfer_refuses()",
+        "CREATE TRIGGER transfer_refuses_truncate BEFORE TRUNCATE ON transfer "
+        "FOR EACH STATEMENT EXECUTE FUNCTION transfer_refuses()",
+    ],
+}
+
 
 def upgrade() -> None:
     _accounts()
@@ -82,12 +99,8 @@ def _ledger() -> None:
     op.create_index(
         "uq_transfer_cause", "transfer", ["cause"], unique=True, sqlite_where=has_cause, postgresql_where=has_cause
     )
-    assert op.get_bind().dialect.name == "sqlite", "each database spells its triggers differently"
-    for verb in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER transfer_refuses_{verb.lower()} BEFORE {verb} ON transfer "
-            "BEGIN SELECT RAISE(ABORT, 'transfers are immutable'); END"
-        )
+    for statement in IMMUTABLE[op.get_bind().dialect.name]:
+        op.execute(statement)
     op.create_table(
         "balance",
         sa.Column("ledger_account", sa.Text, nullable=False),

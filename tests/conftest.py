@@ -1,0 +1,47 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+import databases
+from databases import Postgres
+from vipcloud.storage import engine as storage
+from vipcloud.storage import migrate
+
+STORES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, started when the first test asks for it."""
+    with databases.serving() as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+def empty_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store without tables: once a SQLite file, once a PostgreSQL database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    return request.getfixturevalue("postgres").create()  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=STORES)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store with its tables: once a SQLite file, once a PostgreSQL database."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").create("tables")  # type: ignore[no-any-return]
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    engine = storage.open_engine(url)
+    migrate.upgrade(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def engine(store_url: str) -> Iterator[Engine]:
+    """The same, opened."""
+    engine = storage.open_engine(store_url)
+    yield engine
+    engine.dispose()
