@@ -54,11 +54,16 @@ def charge(model: str, prompt_tokens: int, completion_tokens: int) -> int:
     return int((prompt_tokens * price_in + completion_tokens * price_out) * 1_000_000_000 // 1)
 
 
-def upstream_cost(candidate: Candidate, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int:
+def upstream_cost(
+    candidate: Candidate, at_s: float, prompt_tokens: int, cached_tokens: int, completion_tokens: int
+) -> int:
     """The same for what we pay, from a catalogue row in pico-dollars per token."""
-    costs = candidate.costs
-    cached = costs.input if costs.cached_input is None else costs.cached_input
-    picos = (prompt_tokens - cached_tokens) * costs.input + cached_tokens * cached + completion_tokens * costs.output
+    rates = candidate.costs.at(at_s).rates(prompt_tokens, completion_tokens)
+    picos = (
+        (prompt_tokens - cached_tokens) * rates.input
+        + cached_tokens * rates.cached_input
+        + completion_tokens * rates.output
+    )
     return int(Fraction(picos, 1000) // 1)
 
 

@@ -37,7 +37,9 @@ async def test_every_model_on_sale_answers_and_is_booked(house: House, model: st
     assert row.charge_nanousd == charge(model, row.prompt_tokens, row.completion_tokens)
     catalogued = house.gateway.parts.catalog.model(model)
     candidate = next(one for one in catalogued.candidates if one.upstream_model == row.upstream_model)
-    assert row.cost_nanousd == upstream_cost(candidate, row.prompt_tokens, row.cached_tokens, row.completion_tokens)
+    assert row.cost_nanousd == upstream_cost(
+        candidate, row.started_at, row.prompt_tokens, row.cached_tokens, row.completion_tokens
+    )
     assert house.credit() == 5_000_000_000 - row.charge_nanousd
 
 

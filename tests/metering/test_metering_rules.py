@@ -1,6 +1,7 @@
 """Costs, ceilings and estimates."""
 
-from typing import NamedTuple
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -9,22 +10,26 @@ from hypothesis import strategies as st
 
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.metering import estimate, rules
-from vipcloud.money import PicoUSDPerToken
 from vipcloud.providers import usage
+from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.prices import Price, PriceRow, price_book
 from vipcloud.providers.usage import Delivered, TextSize
 
 
-class Price(NamedTuple):
-    input: PicoUSDPerToken
-    output: PicoUSDPerToken
-    cached_input: PicoUSDPerToken
+def rates(input_: int, output: int, cached: int | None = None, written: int | None = None) -> dict[str, int]:
+    """As the catalogue has them: tokens from and into the cache cost as much as others unless a row says otherwise."""
+    cached, written = input_ if cached is None else cached, input_ if written is None else written
+    return {
+        "input": input_,
+        "output": output,
+        "cached_input": cached,
+        "cache_write": written,
+        "input_max": max(input_, cached, written),
+    }
 
 
-def price(input_: int, output: int, cached: int | None = None) -> Price:
-    """As the catalogue has it: tokens from the cache cost as much as others unless a row says otherwise."""
-    return Price(
-        PicoUSDPerToken(input_), PicoUSDPerToken(output), PicoUSDPerToken(input_ if cached is None else cached)
-    )
+def price(input_: int, output: int, cached: int | None = None, written: int | None = None) -> Price:
+    return msgspec.convert({"version": "v", **rates(input_, output, cached, written)}, Price)
 
 
 def size(text: str) -> TextSize:
@@ -65,6 +70,78 @@ def test_no_cost_is_above_its_ceiling(data: st.DataObject, of: Price, prompt_byt
     prompt = data.draw(st.integers(0, prompt_bytes))
     used = usage.of(prompt, data.draw(st.integers(0, output_max)), cached_tokens=data.draw(st.integers(0, prompt)))
     assert 0 <= rules.cost(used, of) <= rules.ceiling(prompt_bytes, output_max, of)
+
+
+# --- an oracle in fractions ----------------------------------------------------------------------------------------
+
+# A price with all that can be in one: classes, tiers by input and by output, hours, and a version that follows it.
+BOOK = {
+    "input": "0.15",
+    "cached_input": "0.003",
+    "output": "0.6",
+    "tiers": [
+        {"completion_tokens_min": 200, "input": "0.15", "cached_input": "0.003", "output": "0.9"},
+        {"prompt_tokens_min": 32_000, "input": "0.35", "cached_input": "0.03", "output": "1.333333"},
+    ],
+    "hours": {
+        "deepseek-peak": {
+            "input": "0.30",
+            "cached_input": "0.006",
+            "output": "1.2",
+            "tiers": [{"prompt_tokens_min": 32_000, "input": "0.7", "cached_input": "0.7", "output": "2.666666"}],
+        }
+    },
+}
+DATED = {"input": "0.111111", "output": "0.999999", "effective": datetime(2026, 12, 1, tzinfo=UTC)}
+CATALOG = Catalog.load(packaged_toml())
+PEAK = CATALOG.models["deepseek-chat"].candidates[0].costs.versions[0].hours[0][0]
+PRICES_OVER_TIME = price_book(
+    tuple(msgspec.convert(row, PriceRow) for row in (BOOK, DATED)), None, {PEAK.id: PEAK}, "price"
+)
+CHANGE_S = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())
+EDGES_S = [  # of Beijing's peak on a Wednesday, in UTC; a weekend, a holiday, and the change of version
+    int(datetime(*moment, tzinfo=UTC).timestamp())
+    for moment in ((2026, 11, 25, 1), (2026, 11, 25, 4), (2026, 11, 25, 6), (2026, 11, 25, 10), (2026, 11, 28, 1))
+] + [int(datetime(2026, 10, 1, 1, tzinfo=UTC).timestamp()), CHANGE_S]
+
+
+def oracle(at_s: int, prompt: int, cached: int, completion: int) -> int:
+    """Nano-dollars, from the text of the rows, by another way than the code's: fractions, and the hour in UTC."""
+    moment = datetime.fromtimestamp(at_s, UTC)
+    holiday = (moment + timedelta(hours=8)).date() in {date(2026, 10, day) for day in range(1, 8)}
+    workday = (moment + timedelta(hours=8)).weekday() < 5 and not holiday
+    peak = workday and (1 <= moment.hour < 4 or 6 <= moment.hour < 10)
+    if at_s >= CHANGE_S:
+        words = ("0.111111", "0.111111", "0.999999")
+    elif peak:
+        words = ("0.7", "0.7", "2.666666") if prompt >= 32_000 else ("0.30", "0.006", "1.2")
+    elif prompt >= 32_000:
+        words = ("0.35", "0.03", "1.333333")
+    else:
+        words = ("0.15", "0.003", "0.9" if completion >= 200 else "0.6")
+    input_, cache, output = (Fraction(word) / 1_000_000 for word in words)
+    return int(((prompt - cached) * input_ + cached * cache + completion * output) * 1_000_000_000 // 1)
+
+
+moments = st.builds(int.__add__, st.sampled_from(EDGES_S), st.integers(-2, 2) | st.integers(-40_000, 40_000))
+prompts = st.integers(1, 70_000) | st.sampled_from([31_999, 32_000, 32_001])
+completions = st.integers(0, 1000) | st.sampled_from([199, 200, 201])
+
+
+@given(moments, prompts, st.floats(0, 1), completions)
+def test_a_charge_is_the_oracles_at_every_hour_in_every_tier(at_s: int, prompt: int, part: float, out: int) -> None:
+    cached = int(prompt * part)
+    price = PRICES_OVER_TIME.at(at_s)
+    used = usage.of(prompt, out, cached_tokens=cached)
+    assert rules.cost(used, price) == oracle(at_s, prompt, cached, out)
+    assert rules.cost(used, price) <= rules.ceiling(prompt, out, price)
+
+
+@given(moments, prompts, prompts, completions, completions)
+def test_a_ceiling_covers_every_smaller_call(at_s: int, prompt: int, other: int, out: int, more: int) -> None:
+    price = PRICES_OVER_TIME.at(at_s)
+    used = usage.of(min(prompt, other), min(out, more))
+    assert rules.cost(used, price) <= rules.ceiling(max(prompt, other), max(out, more), price)
 
 
 # --- estimates ---------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
     """List the models with status, context, price and upstreams."""
     settings = context.load(data, config)
     catalog = context.load_catalog(settings)
+    now_s = context.clock.wall_s()
     if as_json:
-        context.print_json(json.loads(dialect.list_body(catalog.entries())))
+        context.print_json(json.loads(dialect.list_body(catalog.entries(now_s))))
         return
     rows = [
         [
@@ -25,8 +26,8 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
             model.provider_name,
             model.status,
             f"{model.context_tokens:,}",
-            _per_million(model.prices.input) if model.prices else "–",
-            _per_million(model.prices.output) if model.prices else "–",
+            _per_million(model.prices.at(now_s).input) if model.prices else "–",
+            _per_million(model.prices.at(now_s).output) if model.prices else "–",
             ", ".join(candidate.id for candidate in model.candidates) or "–",
         ]
         for model in catalog.models.values()

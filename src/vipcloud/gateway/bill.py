@@ -18,6 +18,7 @@ from vipcloud.limits.guard import Permit
 from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD
 from vipcloud.providers.catalog import Model
+from vipcloud.providers.prices import Price
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "fault"]
 
@@ -25,11 +26,15 @@ log = structlog.get_logger(__name__)
 
 
 class Bill(Struct, eq=False):
-    """One admitted request's account, from its hold to its resolution. Times: wall, and the monotonic clock's."""
+    """One admitted request's account, from its hold to its resolution. Times: wall, and the monotonic clock's.
+
+    `price` was in force when the request began, and stays its price whatever the catalogue says later.
+    """
 
     parts: Parts
     principal: Principal
     model: Model
+    price: Price
     permit: Permit
     streamed: bool
     started_s: float
@@ -70,12 +75,11 @@ class Bill(Struct, eq=False):
         charge = cost = NanoUSD(0)
         prompt = cached = completion = reasoning = 0
         if usage is not None:
-            assert self.model.prices is not None, "the catalogue serves no model without a price"
             assert candidate is not None, "what was delivered came from somewhere"
-            charge = metering.cost(usage, self.model.prices)
+            charge = metering.cost(usage, self.price)
             if charge > permit.held_nanousd:
                 charge = permit.held_nanousd
-            cost = metering.cost(usage, candidate.costs)
+            cost = metering.cost(usage, candidate.costs.at(self.started_s))
             prompt, completion = usage.prompt_tokens, usage.completion_tokens
             cached = usage.prompt_tokens_details.cached_tokens
             reasoning = usage.completion_tokens_details.reasoning_tokens

@@ -35,6 +35,7 @@ from vipcloud.metering import estimate
 from vipcloud.money import NanoUSD
 from vipcloud.providers import failures, reply, translate
 from vipcloud.providers.catalog import Model
+from vipcloud.providers.prices import Price
 from vipcloud.providers.stream import StreamTranslator
 from vipcloud.providers.usage import Delivered
 
@@ -59,8 +60,11 @@ async def chat(call: Call, parts: Parts) -> None:
     request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
     model = parts.catalog.model(request.model)
     ways = parts.upstreams.ways(model, request)
-    permit = await admit(call, parts, principal, request, model, len(body))
-    bill = open_bill(parts, principal, model, permit, streamed=request.stream is True)
+    started_s = parts.clock.wall_s()
+    assert model.prices is not None, "the catalogue serves no model without a price"
+    price = model.prices.at(started_s)
+    permit = await admit(call, parts, principal, request, model, price, len(body))
+    bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
     try:
         await serve(Attempt(call, parts, request, model, permit, bill), ways)
     except GatewayError as error:
@@ -101,11 +105,10 @@ async def authenticate(call: Call, parts: Parts) -> Principal:
 
 
 async def admit(
-    call: Call, parts: Parts, principal: Principal, request: ChatRequest, model: Model, body_bytes: int
+    call: Call, parts: Parts, principal: Principal, request: ChatRequest, model: Model, price: Price, body_bytes: int
 ) -> Permit:
     """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
-    account, prices = principal.account, model.prices
-    assert prices is not None, "the catalogue serves no model without a price"
+    account = principal.account
     tokens_in = body_bytes if body_bytes <= SMALL_BODY_BYTES else requests.text_bytes(request)
     if tokens_in > model.context_tokens:
         tokens_in = model.context_tokens
@@ -113,7 +116,8 @@ async def admit(
     asked = request.max_completion_tokens or request.max_tokens or most
     if asked > most:
         asked = most
-    ask = Ask(NanoUSD(-(-tokens_in * prices.input // 1000)), prices.output, asked)
+    rates = price.dearest(tokens_in, asked) if price.tiers else price
+    ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked)
     permit = await parts.guard.admit(call.completion_id, account, parts.tiers.limits(account), ask)
     if permit.limit_requests:
         call.head += b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n%b" % (
@@ -126,10 +130,11 @@ async def admit(
     return permit
 
 
-def open_bill(parts: Parts, principal: Principal, model: Model, permit: Permit, *, streamed: bool) -> Bill:
+def open_bill(
+    parts: Parts, principal: Principal, model: Model, price: Price, permit: Permit, started_s: float, *, streamed: bool
+) -> Bill:
     """The request's bill. Raises Unavailable while the journal cannot be written: nothing may be served unrecorded."""
-    clock = parts.clock
-    bill = Bill(parts, principal, model, permit, streamed, clock.wall_s(), clock.monotonic_s())
+    bill = Bill(parts, principal, model, price, permit, streamed, started_s, parts.clock.monotonic_s())
     try:
         bill.open()
     except JournalError as error:

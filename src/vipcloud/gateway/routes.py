@@ -29,14 +29,14 @@ def table(parts: Parts) -> dict[str, dict[str, Route]]:
 
     async def list_models(call: Call) -> None:
         await pipeline.authenticate(call, parts)
-        call.respond(200, dialect.list_body(parts.catalog.entries()))
+        call.respond(200, dialect.list_body(parts.catalog.entries(parts.clock.wall_s())))
 
     async def show_model(call: Call) -> None:
         await pipeline.authenticate(call, parts)
         model = parts.catalog.models.get(call.rest)
         if model is None:
             raise ModelNotFound(call.rest)
-        call.respond(200, dialect.model_body(entry(model)))
+        call.respond(200, dialect.model_body(entry(model, parts.clock.wall_s())))
 
     async def not_served(call: Call) -> None:
         raise NotImplementedYet(f"{call.exchange.path} is not served yet; chat completions and models are.")

@@ -1,22 +1,10 @@
 """What tokens cost. The only place where a count is multiplied by a price."""
 
-from typing import Protocol
-
 from vipcloud.dialects.openai import Usage
-from vipcloud.money import NanoUSD, PicoUSDPerToken
+from vipcloud.money import NanoUSD
+from vipcloud.providers.prices import Price
 
 _PICO_PER_NANO = 1000
-
-
-class Price(Protocol):
-    """Pico-dollars per token. `cached_input` is for tokens from the prompt cache."""
-
-    @property
-    def input(self) -> PicoUSDPerToken: ...
-    @property
-    def output(self) -> PicoUSDPerToken: ...
-    @property
-    def cached_input(self) -> PicoUSDPerToken: ...
 
 
 def cost(usage: Usage, price: Price) -> NanoUSD:
@@ -25,7 +13,8 @@ def cost(usage: Usage, price: Price) -> NanoUSD:
     cached = usage.prompt_tokens_details.cached_tokens
     assert 0 <= cached <= prompt, "cached tokens are part of the prompt"
     assert completion >= 0, "a count is not negative"
-    picos = (prompt - cached) * price.input + cached * price.cached_input + completion * price.output
+    rates = price.rates(prompt, completion) if price.tiers else price
+    picos = (prompt - cached) * rates.input + cached * rates.cached_input + completion * rates.output
     return NanoUSD(picos // _PICO_PER_NANO)
 
 
@@ -38,5 +27,6 @@ def ceiling(prompt_bytes: int, output_tokens_max: int, price: Price) -> NanoUSD:
     """
     assert prompt_bytes >= 0, "a size is not negative"
     assert output_tokens_max >= 0, "a size is not negative"
-    picos = prompt_bytes * max(price.input, price.cached_input) + output_tokens_max * price.output
+    rates = price.dearest(prompt_bytes, output_tokens_max)
+    picos = prompt_bytes * rates.input_max + output_tokens_max * rates.output
     return NanoUSD(-(-picos // _PICO_PER_NANO))

@@ -3,7 +3,8 @@
 Theory of operation. The packaged `catalog.toml` and an operator's file are merged as plain tables, aliases are filled
 in from the rows they name, and every row is decoded strictly: an unknown key, a float for a price or a provider that
 does not exist raises SettingsError with the row's path and what would be right. What comes out is frozen. A candidate
-carries everything that a call needs (provider, upstream model, quirks, costs), so nothing else looks at rows.
+carries everything that a call needs (provider, upstream model, quirks, costs), so nothing else looks at rows. Prices
+have versions, hours and tiers: see `providers.prices`.
 
 Candidates on a provider that is not ready stay in the file and are skipped; a model on sale must have one that is.
 """
@@ -19,7 +20,8 @@ from msgspec import Meta, Struct
 
 from vipcloud.dialects.models import ModelEntry
 from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
-from vipcloud.money import PicoUSDPerToken
+from vipcloud.providers import prices
+from vipcloud.providers.prices import Calendar, CalendarRow, HoursRow, PriceBook, PriceRow, TierRow
 
 Status = Literal["live", "free", "soon"]
 Auth = Literal["bearer", "jwt"]
@@ -46,7 +48,6 @@ Text = Annotated[str, Meta(min_length=1)]
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
-_PRICE = re.compile(r"(\d{1,6})(?:\.(\d{1,6}))?", re.ASCII)
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _PROVIDER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _HEADER_NAME = re.compile(r"[a-z0-9-]+", re.ASCII)
@@ -108,12 +109,6 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     logprobs: bool = False
 
 
-class _PriceRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    input: str
-    output: str
-    cached_input: str | None = None
-
-
 class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Text
     base_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
@@ -132,7 +127,7 @@ class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class _CandidateRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     provider: Text
     model: Text
-    cost: _PriceRow
+    cost: PriceRow | tuple[PriceRow, ...]
     extra: dict[str, Any] = {}
     output_tokens_max: Tokens | None = None
     first_byte_s: Seconds | None = None
@@ -149,20 +144,12 @@ class _ModelRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context_tokens: Tokens
     output_tokens_max: Tokens
     capabilities: Capabilities = Capabilities()
-    price: _PriceRow | None = None
+    price: PriceRow | tuple[PriceRow, ...] | None = None
     alias_of: str | None = None
     candidates: tuple[_CandidateRow, ...] = ()
 
 
 # --- what the rest of the house sees -------------------------------------------------------------------------------
-
-
-class Prices(Struct, frozen=True, kw_only=True):
-    """Pico-dollars per token. `cached_input` is `input` where a row names no price for cache hits."""
-
-    input: PicoUSDPerToken
-    output: PicoUSDPerToken
-    cached_input: PicoUSDPerToken
 
 
 class Provider(Struct, frozen=True, kw_only=True, eq=False):
@@ -194,7 +181,7 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
     provider: Provider
     upstream_model: str
     extra: dict[str, Any]
-    costs: Prices
+    costs: PriceBook
     output_tokens_max: int
     first_byte_s: float
     quirks: Quirks
@@ -224,7 +211,7 @@ class Model(Struct, frozen=True, kw_only=True, eq=False):
     context_tokens: int
     output_tokens_max: int
     capabilities: Capabilities
-    prices: Prices | None
+    prices: PriceBook | None
     alias_of: str | None
     candidates: tuple[Candidate, ...]
     on_sale: bool
@@ -243,12 +230,13 @@ class Catalog(Struct, frozen=True, kw_only=True, eq=False):
         source = _decode(default_toml, "the packaged catalogue")
         if override_toml is not None:
             source = merge(source, _decode(override_toml, "the catalogue file"))
-        unknown = source.keys() - {"providers", "models"}
+        unknown = source.keys() - {"calendars", "providers", "models"}
         if unknown:
-            raise SettingsError(f"{min(unknown)} is not a table of the catalogue; it has providers and models.")
+            raise SettingsError(f"{min(unknown)} is not a table of the catalogue; it has calendars, providers, models.")
+        calendars = {row_id: _calendar(row_id, row) for row_id, row in _tables(source, "calendars")}
         providers = {row_id: _provider(row_id, row) for row_id, row in _tables(source, "providers")}
         rows = dict(_tables(source, "models"))
-        models = {row_id: _model(row_id, _resolved(rows, row_id), providers) for row_id in rows}
+        models = {row_id: _model(row_id, _resolved(rows, row_id), providers, calendars) for row_id in rows}
         return cls(models=MappingProxyType(models), providers=MappingProxyType(providers))
 
     def model(self, model_id: str) -> Model:
@@ -265,9 +253,9 @@ class Catalog(Struct, frozen=True, kw_only=True, eq=False):
             )
         raise NotImplementedYet(f"The model '{model_id}' has no price yet and cannot be called.", param="model")
 
-    def entries(self) -> list[ModelEntry]:
-        """The rows of `GET /v1/models`."""
-        return [entry(model) for model in self.models.values()]
+    def entries(self, now_s: float) -> list[ModelEntry]:
+        """The rows of `GET /v1/models`, with the prices in force."""
+        return [entry(model, now_s) for model in self.models.values()]
 
 
 def packaged_toml() -> str:
@@ -275,8 +263,9 @@ def packaged_toml() -> str:
     return resources.files("vipcloud.providers").joinpath("catalog.toml").read_text(encoding="utf-8")
 
 
-def entry(model: Model) -> ModelEntry:
-    """`model` as a row of `GET /v1/models`."""
+def entry(model: Model, now_s: float) -> ModelEntry:
+    """`model` as a row of `GET /v1/models`, with the price in force."""
+    price = model.prices.at(now_s) if model.prices is not None else None
     return ModelEntry(
         id=model.id,
         created=model.created,
@@ -288,18 +277,9 @@ def entry(model: Model) -> ModelEntry:
         input_modalities=("text", "image") if model.capabilities.vision else ("text",),
         output_modalities=("text",),
         supported_parameters=tuple(_parameters(model.capabilities)),
-        price_input=model.prices.input if model.prices else None,
-        price_output=model.prices.output if model.prices else None,
+        price_input=price.input if price is not None else None,
+        price_output=price.output if price is not None else None,
     )
-
-
-def parse_price(text: str) -> PicoUSDPerToken:
-    """Dollars per 1M tokens as text → pico-dollars per token, exact: `"0.31"` → 310_000. Raises ValueError."""
-    match = _PRICE.fullmatch(text)
-    if match is None:
-        raise ValueError(f'{text!r} is not dollars per 1M tokens with at most six decimals, such as "0.31"')
-    whole, fraction = match.groups()
-    return PicoUSDPerToken(int(whole) * 1_000_000 + int((fraction or "").ljust(6, "0")))
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,16 +358,26 @@ def _provider(provider_id: str, raw: dict[str, Any]) -> Provider:
     )
 
 
-def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]) -> Model:
+def _calendar(calendar_id: str, raw: dict[str, Any]) -> Calendar:
+    path = f"calendars.{calendar_id}"
+    if not _PROVIDER_ID.fullmatch(calendar_id):
+        raise SettingsError(f"{path}: an id is lower-case letters, digits and dashes, such as deepseek-peak.")
+    return prices.calendar(calendar_id, _convert(raw, CalendarRow, path), path)
+
+
+def _model(
+    model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider], calendars: Mapping[str, Calendar]
+) -> Model:
     path = f"models.{model_id}"
     if not _MODEL_ID.fullmatch(model_id):
         raise SettingsError(f"{path}: an id is at most 128 of letters, digits and ._:/@-, such as deepseek-chat.")
     row = _convert(raw, _ModelRow, path)
     candidates = []
     for index, candidate in enumerate(row.candidates):
-        candidates.append(
-            _candidate(row, raw["candidates"][index], candidate, providers, f"{path}.candidates[{index}]")
-        )
+        where = f"{path}.candidates[{index}]"
+        costs = prices.cost_book(candidate.cost, calendars, f"{where}.cost")
+        candidates.append(_candidate(row, raw["candidates"][index], candidate, costs, providers, where))
+    list_price = candidates[0].costs if candidates else None
     ready = tuple(candidate for candidate in candidates if candidate.provider.ready)
     model = Model(
         id=model_id,
@@ -400,7 +390,9 @@ def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]
         context_tokens=row.context_tokens,
         output_tokens_max=row.output_tokens_max,
         capabilities=row.capabilities,
-        prices=_prices(row.price, f"{path}.price") if row.price else None,
+        prices=(
+            prices.price_book(row.price, list_price, calendars, f"{path}.price") if row.price is not None else None
+        ),
         alias_of=row.alias_of,
         candidates=ready,
         on_sale=row.status != "soon" and row.price is not None,
@@ -412,7 +404,12 @@ def _model(model_id: str, raw: dict[str, Any], providers: Mapping[str, Provider]
 
 
 def _candidate(
-    model: _ModelRow, raw: dict[str, Any], row: _CandidateRow, providers: Mapping[str, Provider], path: str
+    model: _ModelRow,
+    raw: dict[str, Any],
+    row: _CandidateRow,
+    costs: PriceBook,
+    providers: Mapping[str, Provider],
+    path: str,
 ) -> Candidate:
     provider = _named(providers, row.provider, f"{path}.provider")
     quirks = _quirks(merge(_given(provider.quirks), raw.get("quirks", {})), f"{path}.quirks")
@@ -420,7 +417,7 @@ def _candidate(
         provider=provider,
         upstream_model=row.model,
         extra=row.extra,
-        costs=_prices(row.cost, f"{path}.cost"),
+        costs=costs,
         output_tokens_max=min(model.output_tokens_max, row.output_tokens_max or model.output_tokens_max),
         first_byte_s=row.first_byte_s or provider.first_byte_s,
         quirks=quirks,
@@ -453,10 +450,8 @@ def _check_sale(model: Model, listed: list[Candidate], path: str) -> None:
             f"{path}.status: {model.status!r} needs a candidate on a provider that is ready, and this model's are on "
             f'{waiting}; keep it "soon", or add a candidate on a ready provider.'
         )
-    if model.prices is not None:
-        free = not (model.prices.input or model.prices.output)
-        if free != (model.status == "free"):
-            raise SettingsError(f'{path}.price: price and status disagree; status "free" goes with prices "0" only.')
+    if model.prices is not None and any(price.free != (model.status == "free") for price in model.prices.prices):
+        raise SettingsError(f'{path}.price: price and status disagree; status "free" goes with prices "0" only.')
     abilities: tuple[tuple[str, bool, bool], ...] = (
         ("vision", model.capabilities.vision, any(one.quirks.vision for one in model.candidates)),
         ("logprobs", model.capabilities.logprobs, any(one.quirks.logprobs for one in model.candidates)),
@@ -465,21 +460,6 @@ def _check_sale(model: Model, listed: list[Candidate], path: str) -> None:
     for name, sold, able in abilities:
         if sold and not able:
             raise SettingsError(f"{path}.capabilities.{name}: no candidate on a ready provider can do this; drop it.")
-
-
-def _prices(row: _PriceRow, path: str) -> Prices:
-    def price(name: str, text: str) -> PicoUSDPerToken:
-        try:
-            return parse_price(text)
-        except ValueError as error:
-            raise SettingsError(f"{path}.{name}: {error}.") from error
-
-    given = price("input", row.input)
-    return Prices(
-        input=given,
-        output=price("output", row.output),
-        cached_input=given if row.cached_input is None else price("cached_input", row.cached_input),
-    )
 
 
 def _quirks(raw: dict[str, Any], path: str) -> Quirks:
@@ -520,8 +500,10 @@ def _parameters(capabilities: Capabilities) -> Iterator[str]:
 
 # Which row a path inside another row leads to, so that an unknown key can be answered with the known ones.
 _NESTED: dict[str, type[Struct]] = {
-    "price": _PriceRow,
-    "cost": _PriceRow,
+    "price": PriceRow,
+    "cost": PriceRow,
+    "tiers": TierRow,
+    "hours": HoursRow,
     "capabilities": Capabilities,
     "candidates": _CandidateRow,
     "errors": ErrorRule,
