@@ -22,8 +22,7 @@ from vipcloud.providers.usage import TextSize
         ({"prompt_cache_hit_tokens": None, "prompt_tokens_details": {"cached_tokens": None}}, 0, 0),
         ({"completion_tokens_details": {"reasoning_tokens": 7}}, 0, 7),
         ({"completion_tokens_details": None}, 0, 0),
-        ({"completion_tokens_details": {"reasoning_tokens": 21}}, 0, 0),  # more than all output: left out
-        ({"completion_tokens_details": {"reasoning_tokens": "7"}}, 0, 0),
+        ({"completion_tokens_details": {"reasoning_tokens": None}}, 0, 0),
         ({"total_tokens": 999, "total_characters": 0, "vendor": [1]}, 0, 0),
     ],
 )
@@ -57,10 +56,29 @@ def test_vendors_spellings_become_ours(wire: dict[str, Any], cached: int, reason
         {"prompt_tokens": 1, "completion_tokens": 1, "prompt_cache_hit_tokens": 2},
         {"prompt_tokens": 1, "completion_tokens": 1, "prompt_cache_hit_tokens": -1},
         {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": "1"}},
+        {"prompt_tokens": 9, "completion_tokens": 1, "cached_tokens": 5, "cache_creation_input_tokens": 5},
+        {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_creation_input_tokens": True}},
+        {"prompt_tokens": 1, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 2}},
+        {"prompt_tokens": 1, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": -1}},
+        {"prompt_tokens": 1, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": "1"}},
+        {"prompt_tokens": 1, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": True}},
     ],
 )
 def test_absurd_counts_are_no_counts(wire: Any) -> None:
     assert usage.read(wire) is None
+
+
+def test_tokens_written_to_a_cache_are_told_apart() -> None:
+    wire = {"prompt_tokens": 100, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 30}}
+    wire["prompt_tokens_details"]["cache_creation_input_tokens"] = 60  # type: ignore[index]
+    assert usage.read(wire) == usage.of(100, 20, cached_tokens=30, cache_write_tokens=60)
+    assert b'"cache_write_tokens":60' in msgspec.json.encode(usage.read(wire))
+    assert b"cache_write" not in msgspec.json.encode(usage.of(100, 20))
+
+
+def test_dashscopes_native_names_are_known() -> None:
+    assert usage.read({"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}) == usage.of(10, 2)
+    assert usage.is_filler({"input_tokens": 10, "output_tokens": 0}) is False
 
 
 def test_a_count_above_the_window_is_refused() -> None:
@@ -96,7 +114,11 @@ COUNTS = st.fixed_dictionaries(
     optional={
         "prompt_cache_hit_tokens": COUNT,
         "cached_tokens": COUNT,
-        "prompt_tokens_details": st.fixed_dictionaries({}, optional={"cached_tokens": COUNT}) | COUNT,
+        "cache_creation_input_tokens": COUNT,
+        "prompt_tokens_details": st.fixed_dictionaries(
+            {}, optional={"cached_tokens": COUNT, "cache_creation_input_tokens": COUNT}
+        )
+        | COUNT,
         "completion_tokens_details": st.fixed_dictionaries({}, optional={"reasoning_tokens": COUNT}) | COUNT,
     },
 )

@@ -13,7 +13,7 @@ Sources: openai/openai-openapi `CreateChatCompletionRequest`, `CreateChatComplet
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 # --- the request -----------------------------------------------------------------------------------------------
 
@@ -320,8 +320,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 
 
 class PromptDetails(Struct):
+    """`cache_write_tokens` is there only where a provider counts what it put into a cache, which has its own price."""
+
     cached_tokens: int = 0
     audio_tokens: int = 0
+    cache_write_tokens: int | UnsetType = UNSET
 
 
 class CompletionDetails(Struct):

@@ -6,13 +6,14 @@ contradicts another one refuses the whole object; who asked then counts locally 
 without strangeness, decoded in C together with its reply, and `of_counts` does the same for it in a third of the steps.
 
 Sources (seen 2026-11): DeepSeek `prompt_cache_hit_tokens`; Moonshot `cached_tokens` at top level; Zhipu, DashScope and
-MiniMax `prompt_tokens_details.cached_tokens`. Everywhere cached tokens are part of `prompt_tokens`, reasoning tokens of
-`completion_tokens`.
+MiniMax `prompt_tokens_details.cached_tokens`; DashScope `cache_creation_input_tokens` there too, and `input_tokens` and
+`output_tokens` in its native form. Everywhere cached and written tokens are part of `prompt_tokens`, and reasoning
+tokens of `completion_tokens`.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
 
@@ -30,15 +31,45 @@ class TextSize(Struct):
         self.utf8_bytes += len(text) if text.isascii() else len(text.encode())
 
 
+class GrowingText:
+    """A text in the pieces in which it was sent, measured when asked: who sends thousands only appends to `pieces`."""
+
+    __slots__ = ("_size", "_texts", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._texts: list[str] = []
+        self._size = TextSize()
+
+    def join(self) -> None:
+        """Make one text of the pieces so far: many small ones take ten times the memory."""
+        if self.pieces:
+            text = "".join(self.pieces)
+            self.pieces.clear()
+            self._texts.append(text)
+            self._size.add(text)
+
+    @property
+    def size(self) -> TextSize:
+        self.join()
+        return TextSize(self._size.chars, self._size.utf8_bytes)
+
+    @property
+    def text(self) -> str:
+        self.join()
+        return "".join(self._texts)
+
+
 Count = Annotated[int, Meta(ge=0)]
 
 
 class _PromptCounts(Struct, gc=False):
     cached_tokens: Count | None = None
+    cache_creation_input_tokens: Literal[0] | None = None
 
 
 class _CompletionCounts(Struct, gc=False):
-    reasoning_tokens: Count = 0
+    reasoning_tokens: Count | None = None
 
 
 class Counts(Struct, gc=False):
@@ -50,6 +81,7 @@ class Counts(Struct, gc=False):
     prompt_tokens_details: _PromptCounts | None = None
     cached_tokens: Count | None = None
     completion_tokens_details: _CompletionCounts | None = None
+    cache_creation_input_tokens: Literal[0] | None = None
 
 
 class Delivered(Struct):
@@ -60,13 +92,20 @@ class Delivered(Struct):
     calls: TextSize
 
 
-def of(prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0, reasoning_tokens: int = 0) -> Usage:
+def of(
+    prompt_tokens: int,
+    completion_tokens: int,
+    *,
+    cached_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    reasoning_tokens: int = 0,
+) -> Usage:
     """Usage as we render it, with its total and every detail."""
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
-        prompt_tokens_details=PromptDetails(cached_tokens=cached_tokens),
+        prompt_tokens_details=PromptDetails(cached_tokens, cache_write_tokens=cache_write_tokens or UNSET),
         completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning_tokens),
     )
 
@@ -75,21 +114,22 @@ def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) 
     """`wire` is the decoded `usage` of a reply or chunk. None if it is missing, incomplete or absurd.
 
     No prompt is empty, so `prompt_tokens: 0` is the filler of a running stream (MiniMax) and not a count; neither is
-    `completion_tokens: 0` after output was seen. The total is ours: it is never read. Reasoning tokens cost what other
-    output costs; a wrong number there is only left out.
+    `completion_tokens: 0` after output was seen. The total is ours: it is never read.
     """
     if type(wire) is not dict:
         return None
-    prompt = _count(wire.get("prompt_tokens"), tokens_max)
-    completion = _count(wire.get("completion_tokens"), tokens_max)
-    cached = _count(_cached(wire), tokens_max)
-    if not prompt or completion is None or cached is None or cached > prompt:
+    prompt = _count(wire.get("prompt_tokens", wire.get("input_tokens")), tokens_max)
+    completion = _count(wire.get("completion_tokens", wire.get("output_tokens")), tokens_max)
+    if not prompt or completion is None or (output_seen and not completion):
         return None
-    if output_seen and not completion:
+    inputs, outputs = wire.get("prompt_tokens_details"), wire.get("completion_tokens_details")
+    cached = _part(prompt, wire.get("prompt_cache_hit_tokens"), _at(inputs, "cached_tokens"), wire.get("cached_tokens"))
+    name = "cache_creation_input_tokens"
+    written = _part(prompt, _at(inputs, name), wire.get(name))
+    reasoning = _part(completion, _at(outputs, "reasoning_tokens"))
+    if cached is None or written is None or reasoning is None or cached + written > prompt:
         return None
-    details = wire.get("completion_tokens_details")
-    reasoning = _count(details.get("reasoning_tokens"), completion) if type(details) is dict else None
-    return of(prompt, completion, cached_tokens=cached, reasoning_tokens=reasoning or 0)
+    return of(prompt, completion, cached_tokens=cached, cache_write_tokens=written, reasoning_tokens=reasoning)
 
 
 def of_counts(counts: Counts, tokens_max: int) -> Usage | None:
@@ -104,7 +144,9 @@ def of_counts(counts: Counts, tokens_max: int) -> Usage | None:
     if cached > prompt or prompt > tokens_max or completion > tokens_max:
         return None
     output = counts.completion_tokens_details
-    reasoning = 0 if output is None or output.reasoning_tokens > completion else output.reasoning_tokens
+    reasoning = 0 if output is None else output.reasoning_tokens or 0
+    if reasoning > completion:
+        return None
     return Usage(prompt, completion, prompt + completion, PromptDetails(cached), CompletionDetails(reasoning))
 
 
@@ -112,19 +154,17 @@ def is_filler(wire: Any) -> bool:
     """Whether `wire` counts nothing: null, empty or zeros, as MiniMax puts on every chunk."""
     if not isinstance(wire, dict):
         return True
-    return not (wire.get("prompt_tokens") or wire.get("completion_tokens") or wire.get("total_tokens"))
+    return not any(wire.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens"))
 
 
-def _cached(wire: dict[str, Any]) -> Any:
-    """The first spelling that is there and not null; 0 without one."""
-    cached = wire.get("prompt_cache_hit_tokens")
-    if cached is None:
-        details = wire.get("prompt_tokens_details")
-        if isinstance(details, dict):
-            cached = details.get("cached_tokens")
-    if cached is None:
-        cached = wire.get("cached_tokens")
-    return 0 if cached is None else cached
+def _at(details: Any, name: str) -> Any:
+    return details.get(name) if isinstance(details, dict) else None
+
+
+def _part(whole: int, *spellings: Any) -> int | None:
+    """The first of a part's `spellings` that is there and not null, 0 without one; None if it is no part of `whole`."""
+    said = next((spelling for spelling in spellings if spelling is not None), 0)
+    return _count(said, whole)
 
 
 def _count(value: Any, tokens_max: int) -> int | None:
