@@ -18,6 +18,7 @@ class Fault:
 
     said: dict[str, Any]
     retryable: bool = True
+    ends_answer: bool = False
 
     def error(self) -> GatewayError:
         text = json.dumps(self.said)
@@ -71,7 +72,7 @@ MOONSHOT = (
 )
 MINIMAX = (
     b'{"id":"0609843b","choices":[{"finish_reason":"stop","index":0,"message":{"content":"Hello there.",'
-    b'"role":"assistant","name":"MiniMax AI","audio_content":"","reasoning_details":[{"text":"x"}]}}],'
+    b'"role":"assistant","name":"MiniMax AI","audio_content":"","reasoning_details":[]}}],'
     b'"usage":{"total_tokens":17,"total_characters":0,"prompt_tokens":13,"completion_tokens":4,'
     b'"prompt_tokens_details":{"cached_tokens":5}},"input_sensitive":false,'
     b'"base_resp":{"status_code":0,"status_msg":"a warning"}}'

@@ -21,6 +21,7 @@ from vipcloud.errors import (
     UpstreamInterrupted,
 )
 from vipcloud.providers import usage as counts
+from vipcloud.providers.catalog import Quirks
 from vipcloud.providers.stream import CALLS_MAX, StreamTranslator
 from vipcloud.providers.usage import TextSize
 
@@ -32,6 +33,10 @@ class Fault:
     """What a provider's rules would make of `said`, by words in it."""
 
     said: dict[str, Any]
+
+    @property
+    def ends_answer(self) -> bool:
+        return "new_sensitive" in json.dumps(self.said)
 
     @property
     def retryable(self) -> bool:
@@ -880,3 +885,137 @@ def test_the_short_way_of_a_chunk_leads_where_the_long_one_does(
     assert outs[0] == outs[1]
     assert short.delivered == long.delivered
     assert (short.complete, short.usage) == (long.complete, long.usage)
+
+
+# --- quirks --------------------------------------------------------------------------------------------------------
+
+INLINE = Quirks(inline_thinking=True)
+
+
+def test_reasoning_in_the_text_is_lifted_out_wherever_it_is_cut() -> None:
+    text = "<think>\nNeed weather.\n</think>\n\n4 <think>"
+    for cut in range(len(text)):
+        events = [minimax([{"index": 0, "delta": {"content": piece}}]) for piece in (text[:cut], text[cut:])]
+        out = play(translator(quirks=INLINE), *events, minimax([{"index": 0, "delta": {}, "finish_reason": "stop"}]))
+        assert answer(out) == Answer(content="4 <think>", reasoning="Need weather."), cut
+
+
+def test_reasoning_in_the_text_before_a_tool_call_leaves_no_text() -> None:
+    events = [
+        minimax([{"index": 0, "delta": {"content": "<think>\nNeed wea", "role": "assistant"}}]),
+        minimax([{"index": 0, "delta": {"content": "ther.\n</think>\n\n\n"}}]),
+        minimax([{"index": 0, "delta": {"content": "", **tool(0, "call_00_ioIn", "get_weather", PARIS)}}]),
+        minimax([{"index": 0, "finish_reason": "tool_calls", "delta": {}}], usage=DEEPSEEK_USAGE),
+    ]
+    assert answer(play(translator(quirks=INLINE), *events)) == WEATHER
+
+
+def test_stop_strings_are_looked_for_in_the_answer_and_not_in_the_reasoning() -> None:
+    events = [deepseek({"content": piece}) for piece in ("<think>EN", "D</think> a", "bEND", "c")]
+    out = play(translator(quirks=INLINE, stops=("END",)), *events, deepseek({}, "stop", DEEPSEEK_USAGE))
+    assert answer(out) == Answer(content="ab", reasoning="END", usage=(13, 2, 5))
+
+
+@given(
+    st.text("ab <>/think\n", max_size=12),
+    st.text("ab <>/think\n", max_size=12),
+    st.lists(st.integers(0, 60), max_size=5),
+    st.sampled_from([(), ("b",), ("ab", "k ")]),
+)
+def test_inline_thinking_does_not_depend_on_the_cut(
+    reasoning: str, content: str, cuts: list[int], stops: tuple[str, ...]
+) -> None:
+    text = f"<think>{reasoning}</think>{content}"
+    edges = sorted(min(cut, len(text)) for cut in cuts)
+    pieces = [text[start:end] for start, end in zip([0, *edges], [*edges, len(text)], strict=True)]
+    whole, cut = (
+        answer(
+            play(
+                translator(quirks=INLINE, stops=stops),
+                *(deepseek({"content": piece}) for piece in said),
+                deepseek({}, "stop", DEEPSEEK_USAGE),
+            )
+        )
+        for said in ([text], pieces)
+    )
+    assert (cut.content or "", cut.reasoning) == (whole.content or "", whole.reasoning)
+
+
+@pytest.mark.parametrize("texts", [["The", " user", " says"], ["The", "The user", "The user says"]])
+def test_details_of_reasoning_may_grow_or_go_on(texts: list[str]) -> None:
+    details = [[{"type": "reasoning.text", "index": 0, "text": text}] for text in texts]
+    events = [minimax([{"index": 0, "delta": {**NAMED, "reasoning_details": detail}}]) for detail in details]
+    out = play(translator(), *events, deepseek({"content": "4"}), deepseek({}, "stop", DEEPSEEK_USAGE))
+    assert answer(out) == Answer(content="4", reasoning="The user says", usage=(13, 2, 5))
+
+
+def test_details_beside_reasoning_are_the_same_again() -> None:
+    said = {**NAMED, "reasoning_content": "2+2 is 4.", "reasoning_details": [{"text": "2+2 is 4."}]}
+    out = play(translator(), minimax([{"delta": said}]), deepseek({"content": "4"}), deepseek({}, "stop"))
+    assert answer(out).reasoning == "2+2 is 4."
+
+
+def test_ids_that_repeat_are_told_as_ours() -> None:
+    events = [moonshot(tool(0, "get_weather_0", "f", "{}")), moonshot(tool(1, "get_weather_0", "f", "{}"))]
+    quirks = Quirks(call_ids_repeat=True)
+    calls = answer(play(translator(quirks=quirks), *events, moonshot({}, "tool_calls", MOONSHOT_USAGE))).calls
+    assert [call[0] for call in calls] == ["call_vcours-get_weather_0", "call_ours_0_1"]
+
+
+# --- what an answer begins with ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [{}, {"reasoning_content": "Need weather."}])
+def test_white_space_before_a_tool_call_is_left_out(before: dict[str, Any]) -> None:
+    events = [minimax([{"delta": {**NAMED, **said}}]) for said in (before, {"content": "\n"}, {"content": " "})]
+    out = play(translator(), *events, deepseek(tool(0, "a", "f", "{}")), deepseek({}, "tool_calls", DEEPSEEK_USAGE))
+    assert answer(out).content is None
+
+
+@pytest.mark.parametrize("before", [{}, {"reasoning_content": "2+2 is 4."}])
+def test_white_space_before_text_is_part_of_it(before: dict[str, Any]) -> None:
+    events = [deepseek(said) for said in (before, {"content": "\n"}, {"content": " "}, {"content": "4"})]
+    assert answer(play(translator(), *events, deepseek({}, "stop", DEEPSEEK_USAGE))).content == "\n 4"
+
+
+def test_an_answer_of_white_space_is_one() -> None:
+    assert answer(play(translator(), deepseek({"content": "\n"}), deepseek({}, "stop", DEEPSEEK_USAGE))).content == "\n"
+
+
+# --- other endings -------------------------------------------------------------------------------------------------
+
+
+def test_moderation_that_lets_the_answer_stand_finishes_it() -> None:
+    one = translator()
+    filtered = minimax(None, usage=None, base_resp={"status_code": 1027, "status_msg": "output new_sensitive"})
+    out = play(one, deepseek({"content": "Hello"}), filtered)
+    assert answer(out) == Answer("Hello", finish_reason="content_filter")
+    assert (one.complete, one.failure) == (True, None)
+
+
+def test_moderation_of_an_answer_not_begun_is_an_error() -> None:
+    one = translator()
+    play(one, minimax(None, base_resp={"status_code": 1027, "status_msg": "output new_sensitive"}))
+    assert one.failure is not None
+    assert one.fault is not None
+
+
+def test_a_whole_message_after_reasoning_brings_the_text() -> None:
+    events = [
+        minimax([{"index": 0, "delta": {**NAMED, "reasoning_content": "2+2 is 4."}}]),
+        minimax([{"index": 0, "finish_reason": "stop", "message": {**NAMED, "content": "4"}}], usage=DEEPSEEK_USAGE),
+    ]
+    assert answer(play(translator(), *events)) == FOUR
+
+
+def test_a_native_stream_is_read_from_within_its_output() -> None:
+    said = {"choices": [{"message": {"content": "Hel", "role": "assistant"}, "finish_reason": "null"}]}
+    last = {"choices": [{"message": {"content": "lo", "role": "assistant"}, "finish_reason": "stop"}]}
+    used = {"input_tokens": 13, "output_tokens": 2, "total_tokens": 15}
+    native = [
+        b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:"
+        + json.dumps({"output": output, "usage": used}).encode()
+        + b"\n\n"
+        for output in (said, last)
+    ]
+    assert answer(play(translator(), *native)) == Answer("Hello", usage=(13, 2, 0))

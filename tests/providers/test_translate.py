@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
-from vipcloud.providers import catalog, translate
+from vipcloud.providers import call_ids, catalog, translate
 from vipcloud.providers.catalog import Candidate, Catalog, Model
 
 MODELS = Catalog.load(catalog.packaged_toml()).models
@@ -470,6 +470,21 @@ def test_with_tools_every_turn_carries_its_reasoning_or_an_empty_one() -> None:
 )
 def test_elsewhere_reasoning_is_left_out(candidate: Candidate, fields: dict[str, Any]) -> None:
     assert replayed(candidate, messages=TURNS, **fields) == [None, None, None]
+
+
+def test_an_id_that_was_made_unique_goes_back_as_the_provider_gave_it() -> None:
+    repeating = msgspec.structs.replace(CHAT, quirks=msgspec.structs.replace(CHAT.quirks, call_ids_repeat=True))
+    ours = call_ids.unique("chatcmpl-01ab", "get_weather:0")
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": ours}, CALL]},
+        {**RESULT, "tool_call_id": ours},
+        RESULT,
+    ]
+    turn, *results = sent(repeating, messages=messages)["messages"]
+    assert [call["id"] for call in turn["tool_calls"]] == ["get_weather:0", "call_1"]
+    assert [result["tool_call_id"] for result in results] == ["get_weather:0", "call_1"]
+    assert sent(repeating, messages=messages[1:])["messages"][0]["tool_call_id"] == "get_weather:0"
+    assert sent(CHAT, messages=messages)["messages"][1]["tool_call_id"] == ours
 
 
 # --- images --------------------------------------------------------------------------------------------------------

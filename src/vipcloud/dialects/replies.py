@@ -90,10 +90,11 @@ class ChunkWriter:
     choices. Without it there is no such chunk, because clients that did not ask index `choices[0]`; usage then rides
     on the finish chunk, the last one before `[DONE]`.
 
-    A chunk of choice 0's text is `text_head`, the text as JSON, `text_tail`; who writes thousands may do so itself.
+    A chunk of choice 0's text is `text_head`, the text as JSON, `text_tail`, one of its reasoning the same behind
+    `reasoning_head`; who writes thousands may do so itself.
     """
 
-    __slots__ = ("_after_delta", "_head", "_reasoning_head", "id", "include_usage", "text_head", "text_tail")
+    __slots__ = ("_after_delta", "_head", "id", "include_usage", "reasoning_head", "text_head", "text_tail")
 
     def __init__(self, id: str, created: int, model: str, *, include_usage: bool) -> None:  # noqa: A002
         self.id = id
@@ -107,7 +108,7 @@ class ChunkWriter:
         # After a delta's closing brace, of a chunk that neither finishes nor has log probabilities.
         self._after_delta = b',"logprobs":null,"finish_reason":null}]%b}\n\n' % usage
         self.text_head = self._before_delta(0) + b'{"content":'
-        self._reasoning_head = self._before_delta(0) + b'{"reasoning_content":'
+        self.reasoning_head = self._before_delta(0) + b'{"reasoning_content":'
         self.text_tail = b"}" + self._after_delta
 
     def role(self, content: RoleContent = "", *, index: int = 0) -> bytes:
@@ -121,7 +122,7 @@ class ChunkWriter:
 
     def reasoning(self, text: str, *, index: int = 0) -> bytes:
         if index == 0:
-            return self._reasoning_head + _encode(text) + self.text_tail
+            return self.reasoning_head + _encode(text) + self.text_tail
         return self._chunk(index, b'{"reasoning_content":%b}' % _encode(text))
 
     def refusal(self, text: str, *, index: int = 0, logprobs: Logprobs | None = None) -> bytes:

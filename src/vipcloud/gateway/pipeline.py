@@ -235,6 +235,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
             classify=faults.classify,
             stops=translate.local_stops(request, candidate) if request.stop is not None else (),
             legacy_functions=requests.uses_legacy_functions(request),
+            quirks=candidate.quirks,
             usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max,
         )
     except GatewayError as error:
@@ -266,6 +267,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         choices=request.n or 1,
         stops=translate.local_stops(request, way.candidate),
         legacy_functions=requests.uses_legacy_functions(request),
+        quirks=way.candidate.quirks,
         usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max,
     )
     first_byte_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s

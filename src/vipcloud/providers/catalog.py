@@ -40,6 +40,7 @@ FailureKind = Literal[
     "bad_request",
     "context_length",
     "content_filter",
+    "output_filtered",  # as `content_filter`, and what a stream has said before stands
     "server_error",
     "malformed",
 ]
@@ -85,6 +86,11 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     image_data_bare: bool = False  # images as base64 without the `data:` prefix
     message_names: bool = True  # takes `name` on messages
     user_message_required: bool = False  # refuses a conversation of system and assistant messages alone
+    inline_thinking: bool = False  # puts `<think>…</think>` before the text
+    call_ids_repeat: bool = False  # its ids of tool calls are unique in one answer only; clients see ours instead
+
+
+ORDINARY = Quirks()
 
 
 class ErrorRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -67,6 +67,7 @@ _CONSEQUENCES: dict[FailureKind, _Consequence] = {
     "bad_request": _Consequence(retryable=False),
     "context_length": _Consequence(retryable=False),
     "content_filter": _Consequence(retryable=False),
+    "output_filtered": _Consequence(retryable=False),
     "server_error": _Consequence(retryable=True, same_account=True),
     "malformed": _Consequence(retryable=True),
 }
@@ -114,6 +115,11 @@ class Failure(Struct, frozen=True, kw_only=True):
     same_account: bool
     account_state: AccountEffect | None
 
+    @property
+    def ends_answer(self) -> bool:
+        """In a stream: what came before stands, as an answer that moderation ended."""
+        return self.kind == "output_filtered"
+
     def error(self) -> GatewayError:
         """What the caller is told if this was the last attempt. Never an upstream's 401, 402 or 403."""
         match self.kind:
@@ -121,7 +127,7 @@ class Failure(Struct, frozen=True, kw_only=True):
                 return BadRequest(self.message or "The provider refused the request as invalid.")
             case "context_length":
                 return ContextLengthExceeded(self.message or "The request is too long.", param="messages")
-            case "content_filter":
+            case "content_filter" | "output_filtered":
                 return ContentFiltered(self.message or "The provider's moderation refused the request.")
             case "rate_limited" | "quota_exhausted":
                 return self._throttled()

@@ -3,7 +3,7 @@
 Theory of operation. A body or event is decoded into structs that hold only what we pass on, so vendors' own keys are
 gone by construction. There are three readings, each for what the one before refuses:
 
-    `_TextReply`, `_TextChunk`   one choice of text, and nothing that needs a look: most replies and chunks are this
+    `_TextReply`, `_PlainChunk`  one choice of text, and nothing that needs a look: most replies and chunks are this
     `WireReply`                  all that we pass on: calls, several choices, errors, endings of every kind
     untyped                      a number where a text should be, an object for arguments, NaN, bytes that are no UTF-8:
                                  put into a `WireReply` as far as it makes sense
@@ -15,15 +15,17 @@ Errors inside an answer of status 200 go to a `Classify`, which knows the provid
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall
 from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, ReplyMessage
 from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
-from vipcloud.providers import usage
+from vipcloud.providers import call_ids, usage
+from vipcloud.providers.catalog import ORDINARY, Quirks
+from vipcloud.providers.thinking import Thinking
 from vipcloud.providers.usage import Delivered, TextSize
 
 # Contract sheet of chat completions, finish_reason; DeepSeek, Zhipu and MiniMax pages, seen 2026-11. Any other word
@@ -53,6 +55,8 @@ class Fault(Protocol):
 
     @property
     def retryable(self) -> bool: ...
+    @property
+    def ends_answer(self) -> bool: ...
     def error(self) -> GatewayError: ...
 
 
@@ -78,7 +82,8 @@ class WireCall(Struct, gc=False):
 
 
 class WireMessage(Struct, gc=False):
-    """A delta or a message. `reasoning` is OpenRouter's name for `reasoning_content`."""
+    """A delta or a message. `reasoning` is OpenRouter's name for `reasoning_content`; MiniMax may send it as
+    `reasoning_details` only."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -86,6 +91,7 @@ class WireMessage(Struct, gc=False):
     refusal: str | None = None
     reasoning: str | None = None
     function_call: WireFunction | None = None
+    reasoning_details: Any = None
 
 
 class WireChoice(Struct, gc=False):
@@ -112,7 +118,7 @@ class WireReply(Struct, gc=False):
 # not say anything: where it does, decoding fails and `WireReply` is the next reading.
 
 _NoText = Annotated[str, Meta(max_length=0)] | None
-_NoCalls = Annotated[list[Any], Meta(max_length=0)] | None
+_NoItems = Annotated[list[Any], Meta(max_length=0)] | None
 
 
 class _NoFault(Struct, gc=False):
@@ -120,24 +126,37 @@ class _NoFault(Struct, gc=False):
 
 
 class _TextDelta(Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: _NoCalls = None
+    text: Annotated[str, Meta(min_length=1)] = field(name="content")
+    reasoning_content: _NoText = None
+    tool_calls: _NoItems = None
+    function_call: None = None
+    refusal: _NoText = None
+    reasoning: _NoText = None
+    reasoning_details: _NoItems = None
+
+
+class _ReasoningDelta(Struct, gc=False):
+    text: Annotated[str, Meta(min_length=1)] = field(name="reasoning_content")
+    content: _NoText = None
+    tool_calls: _NoItems = None
     function_call: None = None
     refusal: _NoText = None
     reasoning: _NoText = None
 
 
-class _TextChunkChoice(Struct, gc=False):
-    delta: _TextDelta
+_Delta = TypeVar("_Delta")
+
+
+class _PlainChoice(Struct, Generic[_Delta], gc=False):
+    delta: _Delta
     index: Literal[0] | None = None
     finish_reason: Literal["", "null"] | None = None
     logprobs: None = None
     usage: None = None
 
 
-class _TextChunk(Struct, gc=False):
-    choices: Annotated[list[_TextChunkChoice], Meta(min_length=1, max_length=1)]
+class _PlainChunk(Struct, Generic[_Delta], gc=False):
+    choices: Annotated[list[_PlainChoice[_Delta]], Meta(min_length=1, max_length=1)]
     usage: None = None
     error: None = None
     base_resp: _NoFault | None = None
@@ -146,10 +165,11 @@ class _TextChunk(Struct, gc=False):
 class _TextMessage(Struct, gc=False):
     content: Annotated[str, Meta(min_length=1)]
     reasoning_content: str | None = None
-    tool_calls: _NoCalls = None
+    tool_calls: _NoItems = None
     function_call: None = None
     refusal: _NoText = None
     reasoning: _NoText = None
+    reasoning_details: Any = None
 
 
 class _TextChoice(Struct, gc=False):
@@ -166,7 +186,8 @@ class _TextReply(Struct, gc=False):
     base_resp: _NoFault | None = None
 
 
-decode_text_chunk = msgspec.json.Decoder(_TextChunk).decode
+decode_text_chunk = msgspec.json.Decoder(_PlainChunk[_TextDelta]).decode
+decode_reasoning_chunk = msgspec.json.Decoder(_PlainChunk[_ReasoningDelta]).decode
 _decode_text_reply = msgspec.json.Decoder(_TextReply).decode
 decode_strictly = msgspec.json.Decoder(WireReply).decode
 UNDECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -225,6 +246,7 @@ def _message(wire: Any) -> WireMessage | None:
         refusal=_text(wire.get("refusal")),
         reasoning=_text(wire.get("reasoning")),
         function_call=_function(wire.get("function_call")),
+        reasoning_details=wire.get("reasoning_details"),
     )
 
 
@@ -268,6 +290,35 @@ def reports_error(wire: WireReply) -> bool:
         return True
     base = wire.base_resp
     return isinstance(base, dict) and base.get("status_code") not in (None, 0, "0")
+
+
+def is_bare_error(said: dict[str, Any]) -> bool:
+    """Whether `said` is DashScope's native error, which has no `error` around it."""
+    return "code" in said and "message" in said
+
+
+def native(said: dict[str, Any]) -> WireReply | None:
+    """DashScope's own form of a reply or chunk, from within its `output`; None where `said` is none.
+
+    A stream in this form must have been asked for with `incremental_output`: else each text repeats the one before.
+    """
+    output = said.get("output")
+    if not isinstance(output, dict):
+        return None
+    if "choices" not in output and "text" in output:
+        message = {"content": output["text"]}
+        output = {"choices": [{"message": message, "finish_reason": output.get("finish_reason")}]}
+    answer = _reply({"choices": output.get("choices"), "usage": said.get("usage")})
+    for choice in answer.choices or ():
+        choice.delta, choice.message = choice.message, None  # it is the next piece, by any name
+    return answer
+
+
+def details_text(wire: Any) -> str:
+    """The text of MiniMax's `reasoning_details`."""
+    if not isinstance(wire, list):
+        return ""
+    return "".join(_text(part.get("text")) or "" for part in wire if isinstance(part, dict))
 
 
 def broken(word: str) -> dict[str, Any]:
@@ -326,14 +377,15 @@ def read_reply(
     classify: Classify,
     stops: tuple[str, ...] = (),
     legacy_functions: bool = False,
+    quirks: Quirks = ORDINARY,
     usage_tokens_max: int = usage.TOKENS_MAX,
 ) -> Reply:
     """The body of an upstream's `200` as our reply; `id`, `model` and `created` are ours.
 
-    `stops` are strings that the upstream does not look for itself. Raises what `classify` makes of an error in the
-    body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
+    `stops` are strings that the upstream does not look for itself, `quirks` those of the candidate. Raises what
+    `classify` makes of an error in the body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
     """
-    if not stops:
+    if not stops and not quirks.inline_thinking:
         try:
             text = _decode_text_reply(body)
         except UNDECODED:
@@ -341,8 +393,10 @@ def read_reply(
         else:
             choice = text.choices[0]
             message = ReplyMessage("assistant", choice.message.content)
-            if choice.message.reasoning_content:
-                message.reasoning_content = choice.message.reasoning_content
+            if choice.message.reasoning_content or choice.message.reasoning_details:
+                message.reasoning_content = (
+                    choice.message.reasoning_content or details_text(choice.message.reasoning_details) or UNSET
+                )
             return Reply(
                 id,
                 "chat.completion",
@@ -356,13 +410,12 @@ def read_reply(
         if reports_error(wire):
             raise classify(payload(_bare(body))).error()
         if not wire.choices:
-            raise _no_choices(payload(_bare(body)), classify)
+            wire = _native_or_error(payload(_bare(body)), classify)
+            assert wire.choices, "an answer without choices is an error"
     except Malformed as error:
         raise UpstreamFailed("The provider's answer could not be read.") from error
-    choices = [
-        _read_choice(choice, position, id, classify, stops, legacy_functions)
-        for position, choice in enumerate(wire.choices)
-    ]
+    reading = _Reading(id, classify, tuple(filter(None, stops)), legacy_functions, quirks)
+    choices = [reading.choice(choice, position) for position, choice in enumerate(wire.choices)]
     counts = wire.usage if wire.usage is not None else wire.choices[-1].usage
     output_seen = any(choice.message.content for choice in choices)
     return Reply(
@@ -405,63 +458,88 @@ def delivered(reply: Reply) -> Delivered:
     return size
 
 
-def _no_choices(said: dict[str, Any], classify: Classify) -> GatewayError:
-    if "code" in said and "message" in said:  # DashScope's native errors have no `error` around them
-        return classify(said).error()
-    return UpstreamFailed("The provider's answer holds no completion.")
+def _native_or_error(said: dict[str, Any], classify: Classify) -> WireReply:
+    """A body without `choices` as DashScope's native answer. Raises what else it may be, its native errors first."""
+    answer = native(said)
+    if answer is not None and answer.choices:
+        return answer
+    if is_bare_error(said):
+        raise classify(said).error()
+    raise UpstreamFailed("The provider's answer holds no completion.")
 
 
-def _read_choice(
-    wire: WireChoice, position: int, reply_id: str, classify: Classify, stops: tuple[str, ...], legacy_functions: bool
-) -> ReplyChoice:
-    index = position if wire.index is None else wire.index
-    said = wire.message or wire.delta or WireMessage()
-    word = wire.finish_reason or "stop"
-    if word in BROKEN:
-        raise classify(broken(word)).error()
-    content = said.content or ""
-    if word == CONTEXT_EXCEEDED and not (content or said.reasoning_content or said.tool_calls):
-        raise context_exceeded()
-    calls = _read_calls(said, index, reply_id)
-    if stops and (cut := first_stop(content, tuple(filter(None, stops)))) >= 0:
-        content, calls, word = content[:cut], [], "stop"
-    return ReplyChoice(
-        index=index,
-        message=_read_message(said, content, calls, legacy_functions),
-        logprobs=None if wire.logprobs is None else log_probabilities(wire.logprobs),
-        finish_reason=finish_reason(word, calls=bool(calls), legacy_functions=legacy_functions),
-    )
+class _Reading(Struct):
+    """How the choices of a reply are read: what `read_reply` was told."""
 
+    reply_id: str
+    classify: Classify
+    stops: tuple[str, ...]
+    legacy_functions: bool
+    quirks: Quirks
 
-def _read_message(said: WireMessage, content: str, calls: list[ToolCall], legacy_functions: bool) -> ReplyMessage:
-    # MiniMax puts "\n" beside tool calls (seen 2026-11).
-    shown = None if (calls and not content.strip()) or (said.refusal and not content) else content
-    function_call: FunctionCall | UnsetType = UNSET
-    tool_calls: list[ToolCall] | UnsetType = UNSET
-    if calls and legacy_functions:
-        function_call = calls[0].function or UNSET
-    elif calls:
-        tool_calls = calls
-    return ReplyMessage(
-        content=shown,
-        refusal=said.refusal or None,
-        reasoning_content=said.reasoning_content or said.reasoning or UNSET,
-        tool_calls=tool_calls,
-        function_call=function_call,
-    )
+    def choice(self, wire: WireChoice, position: int) -> ReplyChoice:
+        index = position if wire.index is None else wire.index
+        said = wire.message or wire.delta or WireMessage()
+        word = wire.finish_reason or "stop"
+        if word in BROKEN:
+            raise self.classify(broken(word)).error()
+        reasoning, content = self._taken_apart(said)
+        if word == CONTEXT_EXCEEDED and not (content or reasoning or said.tool_calls):
+            raise context_exceeded()
+        calls = self._calls(said, index)
+        if self.stops and (cut := first_stop(content, self.stops)) >= 0:
+            content, calls, word = content[:cut], [], "stop"
+        return ReplyChoice(
+            index=index,
+            message=self._message(said, reasoning, content, calls),
+            logprobs=None if wire.logprobs is None else log_probabilities(wire.logprobs),
+            finish_reason=finish_reason(word, calls=bool(calls), legacy_functions=self.legacy_functions),
+        )
 
+    def _taken_apart(self, said: WireMessage) -> tuple[str, str]:
+        """Reasoning and answer."""
+        reasoning = said.reasoning_content or said.reasoning or details_text(said.reasoning_details)
+        content = said.content or ""
+        if not self.quirks.inline_thinking:
+            return reasoning, content
+        thinking = Thinking()
+        parts = thinking.feed(content), thinking.end()
+        lifted = "".join(part[0] for part in parts)
+        return reasoning or lifted, "".join(part[1] for part in parts)
 
-def _read_calls(said: WireMessage, choice: int, reply_id: str) -> list[ToolCall]:
-    wire_calls = said.tool_calls or []
-    if not wire_calls and said.function_call is not None:
-        wire_calls = [WireCall(function=said.function_call)]
-    calls: list[ToolCall] = []
-    used: set[str] = set()
-    for wire in wire_calls:
-        if wire.function is None:
-            continue
-        given = wire.id if wire.id and wire.id not in used else call_id(reply_id, choice, len(calls))
-        used.add(given)
-        function = FunctionCall(wire.function.name or "", wire.function.arguments or "{}")
-        calls.append(ToolCall(id=given, type="function", function=function))
-    return calls
+    def _message(self, said: WireMessage, reasoning: str, content: str, calls: list[ToolCall]) -> ReplyMessage:
+        # MiniMax puts "\n" beside tool calls (seen 2026-11).
+        shown = None if (calls and not content.strip()) or (said.refusal and not content) else content
+        function_call: FunctionCall | UnsetType = UNSET
+        tool_calls: list[ToolCall] | UnsetType = UNSET
+        if calls and self.legacy_functions:
+            function_call = calls[0].function or UNSET
+        elif calls:
+            tool_calls = calls
+        return ReplyMessage(
+            content=shown,
+            refusal=said.refusal or None,
+            reasoning_content=reasoning or UNSET,
+            tool_calls=tool_calls,
+            function_call=function_call,
+        )
+
+    def _calls(self, said: WireMessage, choice: int) -> list[ToolCall]:
+        wire_calls = said.tool_calls or []
+        if not wire_calls and said.function_call is not None:
+            wire_calls = [WireCall(function=said.function_call)]
+        calls: list[ToolCall] = []
+        used: set[str] = set()
+        for wire in wire_calls:
+            if wire.function is None:
+                continue
+            given = wire.id or ""
+            if not given or given in used:
+                given = call_id(self.reply_id, choice, len(calls))
+            elif self.quirks.call_ids_repeat:
+                used.add(given)
+                given = call_ids.unique(self.reply_id, given)
+            used.add(given)
+            function = FunctionCall(wire.function.name or "", wire.function.arguments or "{}")
+            calls.append(ToolCall(id=given, type="function", function=function))
+        return calls

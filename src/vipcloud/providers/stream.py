@@ -1,9 +1,9 @@
 """An upstream's stream in our terms. Sans I/O: bytes cut anywhere in, bytes for the caller out.
 
 Theory of operation. Every event is decoded, normalised and encoded again; nothing of the upstream's bytes is forwarded.
-Most events hold the next piece of one choice's text or reasoning and nothing else; once the choice is open they decode
-as a text chunk and take the short way in `feed`. All others go through `_take`, which keeps one `_Choice` per choice:
-whether it was opened, its tool calls, its finish reason.
+Most events hold the next piece of the only choice's text, or of its reasoning, and nothing else. While one of the two
+runs, an event that decodes as more of it takes the short way in `feed`; any other goes through `_take`, which keeps one
+`_Choice` per choice: whether it was opened, its tool calls, its finish reason.
 
 A choice is opened (its role chunk is written) by its first content, not by the upstream's role chunk, so that a stream
 which dies empty can still be tried elsewhere. The chunks that finish it are held back until `final`, because usage
@@ -17,10 +17,11 @@ After a failure the caller tries elsewhere if nothing was `started`, else sends 
 all choices have finished, the answer is whole: an error that follows, or bytes that make no sense, take nothing away
 from it and only end it.
 
-Text of the answer that holds inline `<think>` tags is passed on as it is.
+White space at the start of an answer waits for what follows it: before a tool call it says nothing and is left out.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
@@ -29,7 +30,9 @@ from vipcloud.dialects.openai import Usage
 from vipcloud.dialects.replies import ChunkWriter
 from vipcloud.errors import BadRequest, GatewayError, UpstreamFailed, UpstreamInterrupted
 from vipcloud.http import sse
+from vipcloud.providers import call_ids
 from vipcloud.providers import usage as counts
+from vipcloud.providers.catalog import ORDINARY, Quirks
 from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,
@@ -46,18 +49,24 @@ from vipcloud.providers.reply import (
     call_id,
     context_exceeded,
     decode,
+    decode_reasoning_chunk,
     decode_text_chunk,
+    details_text,
     finish_reason,
     first_stop,
+    is_bare_error,
     log_probabilities,
+    native,
     payload,
     reports_error,
 )
-from vipcloud.providers.usage import Delivered, TextSize
+from vipcloud.providers.thinking import Thinking, beginning
+from vipcloud.providers.usage import Delivered, GrowingText
 
 _encode = msgspec.json.Encoder().encode
 
 CALLS_MAX: Final = 1024  # tool calls in one choice
+PIECES_MAX: Final = 1024  # of a text, before they are made one
 
 INTERRUPTED: Final = "The provider's stream broke off. What was delivered is charged."
 
@@ -67,7 +76,8 @@ class StreamTranslator:
 
     `classify` tells what an error in the stream means. `choices` is the caller's `n`. `stops` are strings that the
     upstream does not look for itself: text that may be the beginning of one is held back until it is clear. With
-    `legacy_functions` the first tool call is written as `function_call` and others are left out.
+    `legacy_functions` the first tool call is written as `function_call` and others are left out. `quirks` are the
+    candidate's.
 
     `data_events` counts what the upstream said, comments left out: a time-out on silence watches it. `usage` is the
     last believable count so far. `finished`: every choice seen has its finish reason, and there is one. `complete`:
@@ -84,6 +94,7 @@ class StreamTranslator:
         choices: int = 1,
         stops: tuple[str, ...] = (),
         legacy_functions: bool = False,
+        quirks: Quirks = ORDINARY,
         usage_tokens_max: int = counts.TOKENS_MAX,
     ) -> None:
         self.started = False
@@ -93,21 +104,23 @@ class StreamTranslator:
         self.usage: Usage | None = None
         self.failure: GatewayError | None = None
         self.fault: Fault | None = None
-        self.content_chars = 0
-        self.content_bytes = 0
+        self.content = GrowingText()
+        self.reasoning = GrowingText()
+        self.calls = GrowingText()
         self._writer = writer
-        self._text_head = writer.text_head
         self._text_tail = writer.text_tail
         self._decoder = sse.SSEDecoder(event_bytes_max)
         self._classify = classify
         self._choices_max = choices
         self._stops = tuple(filter(None, stops))
         self._legacy_functions = legacy_functions
+        self._quirks = quirks
         self._usage_tokens_max = usage_tokens_max
         self._choices: dict[int, _Choice] = {}
-        self._reasoning = TextSize()
-        self._calls = TextSize()
-        self._short_way = False  # there is one choice, open and without calls, and its text needs no watching
+        self._plain = choices == 1 and not self._stops  # one choice, without calls, whose text needs no watching
+        self._decode_more: Callable[[bytes], Any] | None = None  # of what is running, where the short way is open
+        self._pieces = self.content.pieces
+        self._head = writer.text_head
         self._usage_is_last = False  # it came with the finish reason or after it
         self._ended = False  # [DONE], end of file, or an error after the answer
 
@@ -128,8 +141,7 @@ class StreamTranslator:
     @property
     def delivered(self) -> Delivered:
         """The sizes of what `feed` has returned, for an estimate of a stream without usage."""
-        content = TextSize(self.content_chars, self.content_bytes)
-        return Delivered(content=content, reasoning=self._reasoning, calls=self._calls)
+        return Delivered(content=self.content.size, reasoning=self.reasoning.size, calls=self.calls.size)
 
     # --- what the caller does ------------------------------------------------------------------------------------
 
@@ -145,26 +157,22 @@ class StreamTranslator:
         self.data_events += len(events)
         out: list[bytes] = []
         for event in events:
-            if self._short_way and type(event) is bytes:
+            decode_more = self._decode_more
+            if decode_more is not None and type(event) is bytes:
                 try:
-                    said = decode_text_chunk(event).choices[0].delta
+                    text = decode_more(event).choices[0].delta.text
                 except UNDECODED:
-                    pass  # more than text, or not as it should be
+                    pass  # something else, or not as it should be
                 else:
-                    text, reasoning = said.content, said.reasoning_content
-                    if text and not reasoning:
-                        size = len(text)
-                        self.content_chars += size
-                        self.content_bytes += size if text.isascii() else len(text.encode())
-                        out.append(self._text_head + _encode(text) + self._text_tail)
-                        continue
-                    if reasoning and not text:
-                        self._reasoning.add(reasoning)
-                        out.append(self._writer.reasoning(reasoning))
-                        continue
+                    self._pieces.append(text)
+                    out.append(self._head + _encode(text) + self._text_tail)
+                    continue
             self._take(event, out)
             if self._over():
                 break
+        if len(self._pieces) > PIECES_MAX:
+            self.content.join()
+            self.reasoning.join()
         return out[0] if len(out) == 1 else b"".join(out)
 
     def eof(self) -> bytes:
@@ -193,6 +201,7 @@ class StreamTranslator:
         for choice in self._choices.values():
             self._release(choice, out)
             self._end_calls(choice, out)
+            self._show_blank(choice, out)
         for index in sorted(self._choices):
             self._open(self._choices[index], "", out)
         writer = self._writer
@@ -231,9 +240,15 @@ class StreamTranslator:
                 self._take_reply(wire, data, out)
 
     def _take_reply(self, wire: WireReply, data: bytes, out: list[bytes]) -> None:
-        if reports_error(wire) or (wire.choices is None and wire.usage is None and _is_bare_error(data)):
+        if reports_error(wire):
             self._report(_said(data))
             return
+        if wire.choices is None:
+            said = _said(data)
+            if wire.usage is None and is_bare_error(said):
+                self._report(said)
+                return
+            wire = native(said) or wire
         for choice in wire.choices or ():
             self._take_choice(choice, out)
             if choice.usage is not None:
@@ -255,15 +270,22 @@ class StreamTranslator:
             self._finish(choice, wire.finish_reason)
 
     def _take_delta(self, choice: "_Choice", said: WireMessage, logprobs: object, out: list[bytes]) -> None:
-        if reasoning := said.reasoning_content or said.reasoning:
-            self._open(choice, None, out)
-            self._reasoning.add(reasoning)
-            out.append(self._writer.reasoning(reasoning, index=choice.index))
-        if said.content:
-            self._add_text(choice, said.content, logprobs, out)
+        content = said.content
+        reasoning = said.reasoning_content or said.reasoning
+        if said.reasoning_details and not reasoning:
+            reasoning = choice.new_detail(details_text(said.reasoning_details))
+        if content:
+            choice.has_text = True
+            if self._quirks.inline_thinking:
+                lifted, content = choice.thinking.feed(content)
+                reasoning = (reasoning or "") + lifted
+        if reasoning:
+            self._add_reasoning(choice, reasoning, out)
+        if content:
+            self._add_text(choice, content, logprobs, out)
         elif said.refusal:
             self._open(choice, None, out)
-            self._add_content_size(said.refusal)
+            self.content.pieces.append(said.refusal)
             known = log_probabilities(logprobs)
             out.append(self._writer.refusal(said.refusal, index=choice.index, logprobs=known))
         if said.tool_calls:
@@ -299,7 +321,8 @@ class StreamTranslator:
     def _count(self, wire: object) -> None:
         """Keep the last count. One that is refused takes the place of an earlier one: it was to replace it."""
         if counts.is_filler(wire):
-            self._short_way = False  # who sends one sends it with every chunk, so none is text alone
+            self._plain = False  # who sends one sends it with every chunk, so none is text alone
+            self._decode_more = None
             return
         self.usage = counts.read(wire, self._usage_tokens_max, output_seen=self.started)
         self._usage_is_last = self.usage is not None and self.finished
@@ -313,7 +336,6 @@ class StreamTranslator:
             return
         self._open_before(choice, out)
         choice.opened = True
-        self._short_way = self._choices_max == 1 and not self._stops
         out.append(self._writer.role(content, index=choice.index))
 
     def _open_before(self, choice: "_Choice", out: list[bytes]) -> None:
@@ -321,15 +343,48 @@ class StreamTranslator:
         for index in range(choice.index):
             self._open(self._choice(index), "", out)
 
+    def _add_reasoning(self, choice: "_Choice", text: str, out: list[bytes]) -> None:
+        self._open(choice, None, out)
+        choice.has_reasoning = True
+        self.reasoning.pieces.append(text)
+        out.append(self._writer.reasoning(text, index=choice.index))
+        if self._plain and not self._quirks.inline_thinking:
+            self._decode_more = decode_reasoning_chunk
+            self._pieces = self.reasoning.pieces
+            self._head = self._writer.reasoning_head
+
     def _add_text(self, choice: "_Choice", text: str, logprobs: object, out: list[bytes]) -> None:
         if self._stops:
             text = self._watched(choice, text)
-        if not text:
-            return
+        self._show(choice, text, out, logprobs)
+
+    def _show(self, choice: "_Choice", text: str, out: list[bytes], logprobs: object = None) -> None:
+        """Write text of the answer, unless it is but white space so far."""
+        if not choice.shown:
+            text = choice.blank + text
+            choice.blank = ""
+            if text.isspace():
+                choice.blank = text
+                return
+        if text:
+            self._write(choice, text, out, logprobs)
+
+    def _show_blank(self, choice: "_Choice", out: list[bytes]) -> None:
+        """An answer of white space alone is one."""
+        text, choice.blank = choice.blank, ""
+        if text:
+            self._write(choice, text, out)
+
+    def _write(self, choice: "_Choice", text: str, out: list[bytes], logprobs: object = None) -> None:
         self._open(choice, "", out)
-        self._add_content_size(text)
+        choice.shown = True
+        self.content.pieces.append(text)
         known = log_probabilities(logprobs)
         out.append(self._writer.content(text, index=choice.index, logprobs=known))
+        if self._plain:
+            self._decode_more = decode_text_chunk
+            self._pieces = self.content.pieces
+            self._head = self._writer.text_head
 
     def _watched(self, choice: "_Choice", text: str) -> str:
         """What of the text may be shown: all before a stop string, and nothing that may yet become one."""
@@ -341,29 +396,31 @@ class StreamTranslator:
             choice.word = "stop"
             self._note_progress()
             return text[:cut]
-        kept = _beginning_of_stop(text, self._stops)
+        kept = max(beginning(text, stop) for stop in self._stops)
         if kept:
             choice.held = text[-kept:]
             return text[:-kept]
         return text
 
     def _release(self, choice: "_Choice", out: list[bytes]) -> None:
-        """Show what was held back: no stop string came of it."""
+        """Show what was held back: no stop string and no tag came of it."""
+        if self._quirks.inline_thinking and not choice.stopped:
+            reasoning, text = choice.thinking.end()
+            if reasoning:
+                self._add_reasoning(choice, reasoning, out)
+            if text:
+                self._add_text(choice, text, None, out)
         text, choice.held = choice.held, ""
         if text:
-            self._open(choice, "", out)
-            self._add_content_size(text)
-            out.append(self._writer.content(text, index=choice.index))
-
-    def _add_content_size(self, text: str) -> None:
-        self.content_chars += len(text)
-        self.content_bytes += len(text.encode())
+            self._show(choice, text, out)
 
     # --- tool calls ------------------------------------------------------------------------------------------------
 
     def _take_call(self, choice: "_Choice", wire: WireCall, out: list[bytes]) -> None:
-        self._short_way = False
+        self._plain = False
+        self._decode_more = None
         self._release(choice, out)
+        choice.blank = ""  # MiniMax puts "\n" beside tool calls (seen 2026-11)
         call = choice.call(wire)
         if len(choice.calls) > CALLS_MAX:
             self._break_off("The provider sent tool calls without end.")
@@ -381,7 +438,7 @@ class StreamTranslator:
         """Write the chunk with id and name; indexes count from 0 in the order in which calls start."""
         index = sum(other.index is not None for other in choice.calls)
         call.index = index
-        self._calls.add(call.name)
+        self.calls.pieces.append(call.name)
         if not self._legacy_functions or index == 0:
             first = not choice.opened
             self._open_before(choice, out)
@@ -389,7 +446,7 @@ class StreamTranslator:
             if self._legacy_functions:
                 out.append(self._writer.function_start(call.name, index=choice.index, first=first))
             else:
-                given = choice.unused_id(call, self._writer.id)
+                given = choice.unused_id(call, self._writer.id, repeats=self._quirks.call_ids_repeat)
                 out.append(self._writer.tool_start(index, given, call.name, index=choice.index, first=first))
         if call.waiting:
             self._add_arguments(choice, call, call.waiting, out)
@@ -397,7 +454,7 @@ class StreamTranslator:
     def _add_arguments(self, choice: "_Choice", call: "_Call", text: str, out: list[bytes]) -> None:
         assert call.index is not None, "a call starts before its arguments are written"
         call.has_arguments = True
-        self._calls.add(text)
+        self.calls.pieces.append(text)
         if not self._legacy_functions:
             out.append(self._writer.tool_arguments(call.index, text, index=choice.index))
         elif call.index == 0:
@@ -423,14 +480,21 @@ class StreamTranslator:
         if self.started and not self.finished:
             for choice in self._choices.values():
                 self._release(choice, out)
+                self._show_blank(choice, out)
         self._break_off("The provider ended its answer before it was whole.")
 
     def _report(self, said: dict[str, object]) -> None:
-        """The upstream says that it failed. Midway only a fault of the request itself is told as such."""
+        """The upstream says that it failed. Midway only a fault of the request itself is told as such; moderation that
+        lets stand what came before it is an end like others."""
         if self.finished:
             self._ended = self.complete = True
             return
         self.fault = self._classify(said)
+        if self.started and self.fault.ends_answer:
+            for choice in self._choices.values():
+                choice.word = choice.word or "content_filter"
+            self.finished = self._ended = self.complete = True
+            return
         error = self.fault.error()
         self.failure = UpstreamInterrupted(INTERRUPTED) if self.started and not isinstance(error, BadRequest) else error
 
@@ -456,23 +520,67 @@ class _Call:
 
 
 class _Choice:
-    """`word` is the upstream's finish reason. `held` may be the beginning of a stop string."""
+    """`word` is the upstream's finish reason. `held` may be the beginning of a stop string, `blank` is white space with
+    which the answer began. `shown`: some of its text was written."""
 
-    __slots__ = ("calls", "held", "index", "opened", "stopped", "word")
+    __slots__ = (
+        "_details",
+        "_details_grow",
+        "_thinking",
+        "blank",
+        "calls",
+        "has_reasoning",
+        "has_text",
+        "held",
+        "index",
+        "opened",
+        "shown",
+        "stopped",
+        "word",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.opened = False
+        self.opened = self.shown = self.stopped = False
+        self.has_text = self.has_reasoning = False
         self.word: str | None = None
-        self.stopped = False
-        self.held = ""
+        self.held = self.blank = ""
         self.calls: list[_Call] = []
+        self._thinking: Thinking | None = None
+        self._details = ""
+        self._details_grow: bool | None = None
+
+    @property
+    def thinking(self) -> Thinking:
+        if self._thinking is None:
+            self._thinking = Thinking()
+        return self._thinking
+
+    def new_detail(self, text: str) -> str:
+        """What is new in a text of `reasoning_details`: each is all so far by MiniMax's pages, and the next piece on
+        its wire (seen 2026-11). The second one tells which."""
+        if self._details_grow is None:
+            before, self._details = self._details, text
+            if not before or text == before:
+                return "" if before else text
+            self._details_grow = text.startswith(before)
+            return text[len(before) :] if self._details_grow else text
+        if self._details_grow:
+            before, self._details = self._details, text
+            return text[len(before) :] if text.startswith(before) else text
+        return text
 
     def unsaid(self, message: WireMessage) -> WireMessage:
         """What is new in a whole message after deltas: MiniMax v2 repeats the text; tool calls may come only here."""
-        if not self.opened:
-            return message
-        return WireMessage(tool_calls=None if self.calls else message.tool_calls)
+        return WireMessage(
+            content=None if self.has_text or self.shown else message.content,
+            reasoning_content=None if self.has_reasoning else message.reasoning_content,
+            reasoning=None if self.has_reasoning else message.reasoning,
+            reasoning_details=None if self.has_reasoning else message.reasoning_details,
+            refusal=None if self.opened else message.refusal,
+            tool_calls=None if self.calls else message.tool_calls,
+            function_call=None if self.calls else message.function_call,
+        )
 
     def call(self, wire: WireCall) -> _Call:
         """The call that `wire` begins or goes on with, its id and name noted."""
@@ -486,13 +594,14 @@ class _Choice:
         call.name = call.name or name
         return call
 
-    def unused_id(self, call: _Call, reply_id: str) -> str:
-        """The call's own id, or one made from the reply's where it has none or another call has it."""
+    def unused_id(self, call: _Call, reply_id: str, *, repeats: bool) -> str:
+        """The call's own id, or one made from the reply's where it has none, or another call has it. `repeats`: other
+        replies will have it."""
         taken = any(other is not call and other.index is not None and other.id == call.id for other in self.calls)
         if not call.id or taken:
             assert call.index is not None, "the index is given before the id"
             return call_id(reply_id, self.index, call.index)
-        return call.id
+        return call_ids.unique(reply_id, call.id) if repeats else call.id
 
     def _known(self, wire_index: int | None, given: str, name: str) -> _Call | None:
         """The call so far under this index, or the last one for want of an index. A name with another id, or a second
@@ -507,24 +616,6 @@ class _Choice:
             if call.wire_index == wire_index:
                 return None if name and given and call.id and call.id != given else call
         return None
-
-
-def _beginning_of_stop(text: str, stops: tuple[str, ...]) -> int:
-    """How many characters at the end of `text` one of `stops` may begin with."""
-    kept = 0
-    for stop in stops:
-        at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
-        while at >= 0 and not stop.startswith(text[at:]):
-            at = text.find(stop[0], at + 1)
-        if at >= 0:
-            kept = max(kept, len(text) - at)
-    return kept
-
-
-def _is_bare_error(data: bytes) -> bool:
-    """Whether `data` is DashScope's native error, which has no `error` around it."""
-    said = _said(data)
-    return "code" in said and "message" in said
 
 
 def _said(data: bytes) -> dict[str, object]:

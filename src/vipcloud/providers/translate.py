@@ -50,6 +50,7 @@ from vipcloud.dialects.openai import (
     UserMessage,
 )
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
+from vipcloud.providers import call_ids
 from vipcloud.providers.catalog import Candidate, Quirks
 
 _USER_ID_BYTES = 16
@@ -280,7 +281,7 @@ def _stands(message: Message, quirks: Quirks) -> bool:
             and message.function_call is None
             and (message.name is None or quirks.message_names)
         )
-    return isinstance(message, ToolMessage)
+    return isinstance(message, ToolMessage) and not quirks.call_ids_repeat
 
 
 def _rewritten(messages: list[Message], quirks: Quirks, replay: bool) -> Iterator[Message]:
@@ -294,7 +295,8 @@ def _rewritten(messages: list[Message], quirks: Quirks, replay: bool) -> Iterato
                 call_id = f"call_{index}"
             yield _assistant(message, quirks, replay, call_id)
         elif isinstance(message, ToolMessage):
-            yield ToolMessage(content=_flat(message.content), tool_call_id=message.tool_call_id)
+            answered = call_ids.restored(message.tool_call_id) if quirks.call_ids_repeat else message.tool_call_id
+            yield ToolMessage(content=_flat(message.content), tool_call_id=answered)
         elif isinstance(message, UserMessage):
             yield UserMessage(content=_user_content(message, quirks), name=_name(message.name, quirks))
         else:
@@ -304,7 +306,9 @@ def _rewritten(messages: list[Message], quirks: Quirks, replay: bool) -> Iterato
 def _assistant(message: AssistantMessage, quirks: Quirks, replay: bool, call_id: str) -> AssistantMessage:
     """Content is never null (DeepSeek: "content or tool_calls must be set"); reasoning goes back only where wanted."""
     calls = message.tool_calls or None
-    if calls is None and message.function_call is not None:
+    if calls is not None and quirks.call_ids_repeat:
+        calls = [msgspec.structs.replace(call, id=call_ids.restored(call.id)) for call in calls]
+    elif calls is None and message.function_call is not None:
         calls = [ToolCall(id=call_id, type="function", function=message.function_call)]
     return AssistantMessage(
         content=_flat(message.content) if message.content is not None else message.refusal or "",
