@@ -1,5 +1,7 @@
 """The model list as clients read it."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -17,13 +19,14 @@ ENTRY = ModelEntry(
     status="live",
     description="64K",
     context_tokens=65_536,
+    output_tokens_max=8_192,
     input_modalities=("text",),
     output_modalities=("text",),
     supported_parameters=("max_tokens", "tools"),
     price_input=PicoUSDPerToken(310_000),
     price_output=PicoUSDPerToken(1_270_000),
 )
-BODY = {
+BODY: dict[str, Any] = {
     "id": "deepseek-chat",
     "object": "model",
     "created": 1735171200,
@@ -32,8 +35,9 @@ BODY = {
     "status": "live",
     "description": "64K",
     "context_length": 65_536,
-    "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+    "architecture": {"modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"]},
     "pricing": {"prompt": "0.00000031", "completion": "0.00000127"},
+    "top_provider": {"context_length": 65_536, "max_completion_tokens": 8_192},
     "supported_parameters": ["max_tokens", "tools"],
 }
 
@@ -42,6 +46,28 @@ def test_a_model_has_openais_fields_first_and_ours_behind() -> None:
     body = msgspec.json.decode(models.model_body(ENTRY))
     assert body == BODY
     assert list(body)[:4] == ["id", "object", "created", "owned_by"]
+
+
+def test_tokens_of_a_cache_have_a_price_where_it_is_another_one() -> None:
+    def pricing(cached: int, written: int) -> dict[str, str]:
+        entry = msgspec.structs.replace(
+            ENTRY, price_cached_input=PicoUSDPerToken(cached), price_cache_write=PicoUSDPerToken(written)
+        )
+        shown: dict[str, str] = msgspec.json.decode(models.model_body(entry))["pricing"]
+        return shown
+
+    assert pricing(310_000, 310_000) == BODY["pricing"]
+    assert pricing(0, 310_000) == {**BODY["pricing"], "input_cache_read": "0"}
+    assert pricing(31_000, 387_500)["input_cache_write"] == "0.0000003875"
+
+
+def test_a_model_that_sees_says_so() -> None:
+    entry = msgspec.structs.replace(ENTRY, input_modalities=("text", "image"))
+    assert msgspec.json.decode(models.model_body(entry))["architecture"] == {
+        "modality": "text+image->text",
+        "input_modalities": ["text", "image"],
+        "output_modalities": ["text"],
+    }
 
 
 def test_the_list_is_one_page_in_the_order_given() -> None:

@@ -114,7 +114,7 @@ def test_a_model_without_a_price_is_refused_never_free() -> None:
     loaded = Catalog.load(PACKAGED, override)
     with pytest.raises(NotImplementedYet, match="no price"):
         loaded.model("new")
-    assert loaded.entries(0)[-1].price_input is None
+    assert loaded.models["new"].prices is None
 
 
 def test_a_candidates_quirks_win_over_its_providers() -> None:
@@ -130,18 +130,6 @@ def test_what_we_sell_caps_the_output_and_so_does_the_upstream() -> None:
     override = "[models.glm-4-air]\noutput_tokens_max = 50_000"
     raised = Catalog.load(PACKAGED, override).models["glm-4-air"]
     assert [one.output_tokens_max for one in raised.candidates] == [16_000, 50_000]
-
-
-def test_the_list_entries_say_what_a_model_takes() -> None:
-    entries = {entry.id: entry for entry in CATALOG.entries(0)}
-    assert list(entries) == [row[0] for row in PROMISED]
-    assert entries["glm-4-plus"].input_modalities == ("text", "image")
-    assert entries["deepseek-chat"].input_modalities == ("text",)
-    assert {"tools", "response_format", "structured_outputs", "logprobs"} <= set(
-        entries["deepseek-chat"].supported_parameters
-    )
-    assert "reasoning_effort" in entries["deepseek-reasoner"].supported_parameters
-    assert "temperature" not in entries["deepseek-reasoner"].supported_parameters
 
 
 # --- an operator's file --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import typer
 
 from vipcloud.cli import context
 from vipcloud.dialects import models as dialect
+from vipcloud.providers import abilities
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -18,7 +19,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
     catalog = context.load_catalog(settings)
     now_s = context.clock.wall_s()
     if as_json:
-        context.print_json(json.loads(dialect.list_body(catalog.entries(now_s))))
+        context.print_json(json.loads(dialect.list_body(abilities.entries(catalog, now_s))))
         return
     rows = [
         [

@@ -1,8 +1,9 @@
 """`GET /v1/models` and `GET /v1/models/{id}` as OpenAI writes them, with the extras that model pickers read.
 
-OpenAI's four fields come first (schema `Model` of openai/openai-openapi, seen 2026-08-21); `name`, `context_length`,
-`architecture`, `pricing` and `supported_parameters` have OpenRouter's names and shapes; `status` is ours. There is one
-page and no pagination: both SDKs read `data` and ask for no more. What a row says is the catalogue's business.
+OpenAI's four fields come first (schema `Model` of openai/openai-openapi, seen 2026-08-21); `name`, `description`,
+`context_length`, `architecture`, `pricing`, `top_provider` and `supported_parameters` have OpenRouter's names and
+shapes; `status` is ours. There is one page and no pagination: both SDKs read `data` and ask for no more. What a row
+says is the business of `providers.abilities`.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ModelEntry(Struct, frozen=True, kw_only=True):
-    """One row of the list. `created` is seconds since 1970; prices are None where a model has none yet."""
+    """One row of the list. `created` is seconds since 1970; prices are None where a model has none yet.
+
+    What tokens from or into a cache cost is told only where it is something else than `price_input`.
+    """
 
     id: str
     created: int
@@ -28,21 +32,32 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     status: Literal["live", "free", "soon"]
     description: str
     context_tokens: int
+    output_tokens_max: int
     input_modalities: tuple[str, ...]
     output_modalities: tuple[str, ...]
     supported_parameters: tuple[str, ...]
     price_input: PicoUSDPerToken | None = None
     price_output: PicoUSDPerToken | None = None
+    price_cached_input: PicoUSDPerToken | None = None
+    price_cache_write: PicoUSDPerToken | None = None
 
 
 class _Architecture(Struct):
+    modality: str
     input_modalities: tuple[str, ...]
     output_modalities: tuple[str, ...]
 
 
-class _Pricing(Struct):
+class _Pricing(Struct, omit_defaults=True):
     prompt: str
     completion: str
+    input_cache_read: str | None = None
+    input_cache_write: str | None = None
+
+
+class _TopProvider(Struct):
+    context_length: int
+    max_completion_tokens: int
 
 
 class _Model(Struct):
@@ -58,6 +73,7 @@ class _Model(Struct):
     context_length: int
     architecture: _Architecture
     pricing: _Pricing | None
+    top_provider: _TopProvider
     supported_parameters: tuple[str, ...]
 
 
@@ -85,7 +101,12 @@ def usd_per_token(price: PicoUSDPerToken) -> str:
 def _model(entry: ModelEntry) -> _Model:
     pricing = None
     if entry.price_input is not None and entry.price_output is not None:
-        pricing = _Pricing(prompt=usd_per_token(entry.price_input), completion=usd_per_token(entry.price_output))
+        pricing = _Pricing(
+            prompt=usd_per_token(entry.price_input),
+            completion=usd_per_token(entry.price_output),
+            input_cache_read=_if_other(entry.price_cached_input, entry.price_input),
+            input_cache_write=_if_other(entry.price_cache_write, entry.price_input),
+        )
     return _Model(
         id=entry.id,
         object="model",
@@ -95,7 +116,16 @@ def _model(entry: ModelEntry) -> _Model:
         status=entry.status,
         description=entry.description,
         context_length=entry.context_tokens,
-        architecture=_Architecture(entry.input_modalities, entry.output_modalities),
+        architecture=_Architecture(
+            f"{'+'.join(entry.input_modalities)}->{'+'.join(entry.output_modalities)}",
+            entry.input_modalities,
+            entry.output_modalities,
+        ),
         pricing=pricing,
+        top_provider=_TopProvider(entry.context_tokens, entry.output_tokens_max),
         supported_parameters=entry.supported_parameters,
     )
+
+
+def _if_other(price: PicoUSDPerToken | None, usual: PicoUSDPerToken) -> str | None:
+    return None if price is None or price == usual else usd_per_token(price)

@@ -10,7 +10,7 @@ from vipcloud.gateway import pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.parts import Parts
-from vipcloud.providers.catalog import entry
+from vipcloud.providers import abilities
 
 CHANGES_LAG_MAX_S = 15.0
 NOT_SERVED = (  # of OpenAI's API: an honest 501 tells more than a 404
@@ -29,14 +29,14 @@ def table(parts: Parts) -> dict[str, dict[str, Route]]:
 
     async def list_models(call: Call) -> None:
         await pipeline.authenticate(call, parts)
-        call.respond(200, dialect.list_body(parts.catalog.entries(parts.clock.wall_s())))
+        call.respond(200, dialect.list_body(abilities.entries(parts.catalog, parts.clock.wall_s())))
 
     async def show_model(call: Call) -> None:
         await pipeline.authenticate(call, parts)
         model = parts.catalog.models.get(call.rest)
         if model is None:
             raise ModelNotFound(call.rest)
-        call.respond(200, dialect.model_body(entry(model, parts.clock.wall_s())))
+        call.respond(200, dialect.model_body(abilities.entry(model, parts.clock.wall_s())))
 
     async def not_served(call: Call) -> None:
         raise NotImplementedYet(f"{call.exchange.path} is not served yet; chat completions and models are.")

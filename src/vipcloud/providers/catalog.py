@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from vipcloud.dialects.models import ModelEntry
 from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
 from vipcloud.providers import prices
 from vipcloud.providers.prices import Calendar, CalendarRow, HoursRow, PriceBook, PriceRow, TierRow
@@ -27,6 +26,7 @@ Status = Literal["live", "free", "soon"]
 Auth = Literal["bearer", "jwt"]
 Choice = Literal["none", "auto", "required", "named"]
 Droppable = Literal["seed", "logit_bias", "parallel_tool_calls", "presence_penalty", "frequency_penalty"]
+Inert = Literal["temperature", "top_p", "presence_penalty", "frequency_penalty"]
 FailureKind = Literal[
     "rate_limited",
     "quota_exhausted",
@@ -80,6 +80,7 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sampling_decimals: Annotated[int, Meta(ge=0, le=6)] | None = None
     stop_max: Annotated[int, Meta(ge=0)] = 4  # the gateway looks for the others itself
     drop: frozenset[Droppable] = frozenset()
+    inert: frozenset[Inert] = frozenset()  # taken without a complaint and without effect: sent, and not advertised
     user_id: bool = False  # takes `user_id` of 6–128 characters of [A-Za-z0-9_-]
     request_id: bool = False  # takes `request_id`, fresh per attempt
     usage_option: bool = True  # needs `stream_options.include_usage`
@@ -259,33 +260,10 @@ class Catalog(Struct, frozen=True, kw_only=True, eq=False):
             )
         raise NotImplementedYet(f"The model '{model_id}' has no price yet and cannot be called.", param="model")
 
-    def entries(self, now_s: float) -> list[ModelEntry]:
-        """The rows of `GET /v1/models`, with the prices in force."""
-        return [entry(model, now_s) for model in self.models.values()]
-
 
 def packaged_toml() -> str:
     """The catalogue that ships with the program. The only reading of a file here."""
     return resources.files("vipcloud.providers").joinpath("catalog.toml").read_text(encoding="utf-8")
-
-
-def entry(model: Model, now_s: float) -> ModelEntry:
-    """`model` as a row of `GET /v1/models`, with the price in force."""
-    price = model.prices.at(now_s) if model.prices is not None else None
-    return ModelEntry(
-        id=model.id,
-        created=model.created,
-        owned_by=model.owned_by,
-        name=model.name,
-        status=model.status,
-        description=model.notes,
-        context_tokens=model.context_tokens,
-        input_modalities=("text", "image") if model.capabilities.vision else ("text",),
-        output_modalities=("text",),
-        supported_parameters=tuple(_parameters(model.capabilities)),
-        price_input=price.input if price is not None else None,
-        price_output=price.output if price is not None else None,
-    )
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -484,22 +462,6 @@ def _named(providers: Mapping[str, Provider], provider_id: str, path: str) -> Pr
     if provider_id not in providers:
         raise SettingsError(f"{path}: {provider_id!r} is not a provider; name one of {_listed(providers)}.")
     return providers[provider_id]
-
-
-def _parameters(capabilities: Capabilities) -> Iterator[str]:
-    yield from ("max_tokens", "max_completion_tokens", "stop", "stream", "stream_options")
-    if capabilities.reasoning:
-        yield "reasoning_effort"
-    else:
-        yield from ("temperature", "top_p")
-    if capabilities.tools:
-        yield from ("tools", "tool_choice")
-    if capabilities.json_object:
-        yield "response_format"
-    if capabilities.json_schema:
-        yield "structured_outputs"
-    if capabilities.logprobs:
-        yield from ("logprobs", "top_logprobs")
 
 
 # --- errors with a path --------------------------------------------------------------------------------------------
