@@ -22,6 +22,7 @@
     │   ├── UpstreamInterrupted    502  upstream_interrupted
     │   └── UpstreamTimeout        504  upstream_timeout
     └── Unavailable                503  service_unavailable
+        └── NoUpstream             503  no_upstream
 
 `SettingsError` stands apart: it stops the process at start and never reaches a caller.
 
@@ -49,7 +50,7 @@ class GatewayError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     meaning: ClassVar[str] = ""
-    retryable: ClassVar[bool | None] = None  # None: the SDK's own rule by status; else sent as `x-should-retry`
+    retryable: bool | None = None  # None: the SDK's own rule by status; else sent as `x-should-retry`
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -191,6 +192,11 @@ class UpstreamTimeout(UpstreamFailed):
 class Unavailable(GatewayError):
     status, type, code = 503, "service_unavailable_error", "service_unavailable"
     meaning = "The gateway is starting, draining, or cannot reach its store. Retry after `Retry-After`."
+
+
+class NoUpstream(Unavailable):
+    code = "no_upstream"
+    meaning = "No upstream of the model can serve it at present. Retry after `Retry-After`."
 
 
 def shorten(text: str, length_max: int = 128) -> str:

@@ -105,8 +105,13 @@ class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     first_byte_s: Annotated[
         float,
         Meta(
-            ge=0, description="Streams: to the first event with data; 0: the catalogue's (60, or 300 where it reasons)."
+            ge=0,
+            description="Streams: to the first token, reasoning included; 0: the catalogue's (60, or 300 where it "
+            "reasons). What comes before, comments and empty events, does not count.",
         ),
+    ] = 0
+    first_token_s: Annotated[
+        float, Meta(ge=0, description="The same while another route is left to try, if shorter; 0: no shorter.")
     ] = 0
     idle_s: Annotated[
         float, Meta(gt=0, description="Streams: between events that carry data; comments do not count.")
@@ -144,17 +149,90 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 0.5
 
 
+class RetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Extra tries, before anything of an answer has gone out; see also `gateway.attempts_max`."""
+
+    share: Annotated[float, Meta(ge=0, le=1, description="Extra tries that each request earns for all.")] = 0.1
+    per_s: Annotated[float, Meta(ge=0, description="Extra tries that each second earns.")] = 1.0
+    burst: Annotated[int, Meta(ge=1, description="Earned tries that are kept; as many are there at the start.")] = 50
+    backoff_s: Annotated[
+        float, Meta(gt=0, description="Before the same route is tried again; doubled each time, and varied by half.")
+    ] = 0.1
+    throttle_wait_max_s: Annotated[
+        float,
+        Meta(ge=0, description="Longest `Retry-After` of the only route that is waited for; else the caller is told."),
+    ] = 2.0
+
+
+class BreakerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a model at one of our accounts is passed by, and when it is tried again."""
+
+    failures_in_row: Annotated[
+        int, Meta(ge=1, description="Failures in a row that open it; a time out counts as 2.")
+    ] = 5
+    failure_share: Annotated[float, Meta(gt=0, le=1, description="Share of a window's calls that opens it.")] = 0.5
+    window_s: Annotated[float, Meta(gt=0, description="Length of a window; it begins with a failure.")] = 30
+    window_calls_min: Annotated[int, Meta(ge=1, description="Calls of a window below which no share counts.")] = 10
+    interval_s: Annotated[float, Meta(gt=0, description="First wait for a probe; doubled each time one fails.")] = 1
+    interval_max_s: Annotated[float, Meta(gt=0, description="Longest wait for a probe.")] = 60
+    jitter: Annotated[float, Meta(ge=0, le=1, description="Largest share of a wait that is added by chance.")] = 0.2
+    trial_successes: Annotated[int, Meta(ge=1, description="Whole answers, one after the other, that close it.")] = 3
+
+
+class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a conversation keeps to the account that has its prompt cached."""
+
+    sticky_idle_s: Annotated[float, Meta(gt=0, description="A conversation is forgotten after so much silence.")] = 600
+    sticky_conversations_max: Annotated[int, Meta(ge=1, description="Conversations that are remembered.")] = 100_000
+
+
+class UpstreamAccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One account of ours at a provider, as `[[upstreams.PROVIDER.accounts]]`. Its keys share its limits and health."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9_-]{0,32}$",
+            description="For logs, metrics and `vipcloud upstreams`; empty: its place in the list.",
+        ),
+    ] = ""
+    keys: Annotated[
+        tuple[Secret, ...],
+        Meta(description="API keys, each `env:NAME` or the key itself; the next is used when one is refused."),
+    ] = ()
+    base_url: Annotated[str, Meta(description="Where its API begins; empty: the provider's.")] = ""
+    weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the requests that it takes among its like.")] = 1
+    models: Annotated[
+        tuple[str, ...], Meta(description="Our ids of the models that it serves; empty: all that the provider does.")
+    ] = ()
+    tiers: Annotated[
+        tuple[str, ...], Meta(description="Reserved for customers of these tiers; empty, `customers` too: for all.")
+    ] = ()
+    customers: Annotated[tuple[str, ...], Meta(description="Reserved for these customers, by account id.")] = ()
+
+
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One provider's endpoint and our keys there. Empty fields take the catalogue's."""
+    """One provider's endpoint and our accounts there. Empty fields take the catalogue's."""
 
     base_url: Annotated[str, Meta(description="Where the provider's API begins; empty: the catalogue's.")] = ""
     keys: Annotated[
         tuple[Secret, ...],
-        Meta(description="API keys, each `env:NAME` or the key itself; none: the provider's own variable."),
+        Meta(
+            description="API keys, each `env:NAME` or the key itself, each of an account of its own; none, and no "
+            "`accounts`: the provider's own variable."
+        ),
+    ] = ()
+    accounts: Annotated[
+        tuple[UpstreamAccountSettings, ...],
+        Meta(description="Accounts with a name, several keys, a share or a purpose; see below."),
     ] = ()
     auth: Annotated[
         str, Meta(pattern="^(bearer|jwt|)$", description="`bearer` or `jwt` (Zhipu); empty: the catalogue's.")
     ] = ""
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self.keys) or any(account.keys for account in self.accounts)
 
 
 class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,6 +298,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     client: ClientSettings = ClientSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     gateway: GatewaySettings = GatewaySettings()
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+    routing: RoutingSettings = RoutingSettings()
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()
@@ -313,11 +394,21 @@ def _convert(source: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error)) from error
     for provider, upstream in settings.upstreams.items():
-        if upstream.base_url and not re.match(r"https?://[^/\s]+", upstream.base_url):
-            raise SettingsError(
-                f"upstreams.{provider}.base_url must begin with http:// or https://, such as https://api.example.com"
-            )
+        _check_upstream(f"upstreams.{provider}", upstream)
     return _without_unset_keys(settings)
+
+
+def _check_upstream(path: str, upstream: UpstreamSettings) -> None:
+    """Raises SettingsError."""
+    urls = {f"{path}.base_url": upstream.base_url}
+    for account in upstream.accounts:
+        urls[f"{path}.accounts.{account.name}.base_url"] = account.base_url
+    for name, url in urls.items():
+        if url and not re.match(r"https?://[^/\s]+", url):
+            raise SettingsError(f"{name} must begin with http:// or https://, such as https://api.example.com")
+    names = [account.name for account in upstream.accounts if account.name]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"{path}.accounts: two have the same name; each needs one of its own.")
 
 
 def _secret(kind: type, value: object) -> object:
@@ -331,10 +422,20 @@ def _secret(kind: type, value: object) -> object:
 def _without_unset_keys(settings: Settings) -> Settings:
     """Keys that name an unset variable count as not given: a template may list all five providers."""
     upstreams = {
-        name: msgspec.structs.replace(upstream, keys=tuple(key for key in upstream.keys if key.reveal()))
+        name: msgspec.structs.replace(
+            upstream,
+            keys=_given(upstream.keys),
+            accounts=tuple(
+                msgspec.structs.replace(account, keys=_given(account.keys)) for account in upstream.accounts
+            ),
+        )
         for name, upstream in settings.upstreams.items()
     }
     return msgspec.structs.replace(settings, upstreams=upstreams)
+
+
+def _given(keys: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    return tuple(key for key in keys if key.reveal())
 
 
 def _explain(error: msgspec.ValidationError) -> str:

@@ -344,7 +344,7 @@ class House:
         for account_id, state in parts.guard._accounts.items():
             assert (state.held_nanousd, state.leases) == (0, {}), "a hold is left over"
             assert state.charged_nanousd == sum(row.charge_nanousd for row in rows if row.account_id == account_id)
-        assert not any(way.account.running for ways in parts.upstreams._ways.values() for way in ways)
+        assert not any(account.running for account in parts.upstreams.accounts)
         assert len(parts.deadlines._members) == 0
 
 

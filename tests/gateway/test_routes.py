@@ -62,7 +62,7 @@ async def test_it_is_not_ready_without_any_key_of_a_provider(open_house) -> None
     assert (ready.status, ready.json["ready"]) == (503, False)
     assert ready.json["reasons"][0].startswith("upstreams:")
     reply = await house.chat()
-    assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
+    assert (reply.status, reply.error["code"]) == (503, "no_upstream")
     assert house.rows() == []
 
 

@@ -90,9 +90,9 @@ async def test_an_account_that_is_refused_is_not_asked_again(open_house, stream:
 async def test_a_throttled_account_rests_and_comes_back(open_house, clock) -> None:
     house: House = await open_house(clock=clock, keys={"deepseek": ("sk-first", "sk-second")})
     await house.upstream.fails("status:429,retry-after:9")
-    assert [(await house.chat()).status for _ in range(2)] == [200, 200]
+    assert [(await house.chat(text)).status for text in ("one", "two")] == [200, 200]
     clock.advance(9)
-    assert (await house.chat()).status == 200
+    assert (await house.chat("three")).status == 200
     sent = [call["headers"]["authorization"].removeprefix("Bearer sk-") for call in await house.upstream.log()]
     assert sent == ["first", "second", "second", "first"]
 
@@ -146,19 +146,20 @@ async def test_zhipus_token_can_be_signed(open_house) -> None:
 async def test_a_head_is_kept_only_where_its_key_is_sent_as_it_is(open_house, scheme: str) -> None:
     house: House = await open_house(keys={"zhipu": ("id-ours.simulated-secret",)}, auth={"zhipu": scheme})
     assert [(await house.chat(model="glm-4")).status for _ in range(2)] == [200, 200]
-    account = house.gateway.parts.upstreams._ways["glm-4"][0].account
-    first, later = (account.head(now_ms, "application/json") for now_ms in (0, auth.RENEWAL_MS))
+    (account,) = (one for one in house.gateway.parts.upstreams.accounts if one.provider.id == "zhipu")
+    key = account.key
+    first, later = (key.head(account, now_ms, "application/json") for now_ms in (0, auth.RENEWAL_MS))
     assert (first == later) == (scheme == "bearer")
-    assert list(account.steady_heads) == (["application/json"] if scheme == "bearer" else [])
+    assert list(key.steady_heads) == (["application/json"] if scheme == "bearer" else [])
     assert "Bearer" not in repr(account)
-    account.renew(account.provider)
-    assert account.steady_heads == {}
+    account.renew(account.provider, account.settings)
+    assert key.steady_heads == {}
 
 
 async def test_connections_are_used_again_and_given_back(house: House) -> None:
     for _ in range(5):
         await house.chat()
         await house.stream()
-    clients = [way.account.origin for ways in house.gateway.parts.upstreams._ways.values() for way in ways]
-    assert sum(origin.open_count for origin in set(clients)) == 1
-    assert sum(origin.idle_count for origin in set(clients)) == 1
+    origins = {account.origin for account in house.gateway.parts.upstreams.accounts}
+    assert sum(origin.open_count for origin in origins) == 1
+    assert sum(origin.idle_count for origin in origins) == 1

@@ -13,14 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from vipcloud.accounts import store
 from vipcloud.cli import context
 from vipcloud.errors import SettingsError
-from vipcloud.gateway.upstreams import check_names
+from vipcloud.gateway.upstreams import account_settings, check_names
 from vipcloud.http.client import Client, ClientError, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
 from vipcloud.providers import auth
 from vipcloud.providers.catalog import Catalog, Provider
-from vipcloud.settings import Settings, UpstreamSettings, environment_secret
+from vipcloud.settings import Settings, UpstreamSettings
 from vipcloud.storage import engine as storage
 
 PROBE_TIMEOUT_S = 8.0
@@ -134,8 +134,7 @@ async def _upstreams(settings: Settings, catalog: Catalog) -> list[Finding]:
 async def _probe(client: Client, settings: Settings, provider: Provider) -> Finding:
     """List the provider's models with our key: free of charge at all of them."""
     upstream = settings.upstreams.get(provider.id) or UpstreamSettings()
-    fallback = environment_secret(provider.key_env)
-    keys = upstream.keys or ((fallback,) if fallback else ())
+    keys = [key for account in account_settings(provider, upstream) for key in account.keys]
     what = f"upstream {provider.id}"
     if not keys:
         return Finding(what, "note", "no key", f"Set {provider.key_env}, or upstreams.{provider.id}.keys.")

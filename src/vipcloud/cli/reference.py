@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from vipcloud import errors
 from vipcloud.cli import context
 from vipcloud.cli.main import app
-from vipcloud.settings import PREFIX, Settings, TierSettings, UpstreamSettings
+from vipcloud.settings import PREFIX, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
 
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
 
@@ -34,13 +34,17 @@ def settings_page() -> str:
             groups.append((name, hint))
         elif meta := _meta(hint):
             lines.append(_row(name, Settings().data, meta))
-    groups += [("upstreams.PROVIDER", UpstreamSettings), ("tiers.NAME", TierSettings)]
+    groups += [
+        ("upstreams.PROVIDER", UpstreamSettings),
+        ("[upstreams.PROVIDER.accounts]", UpstreamAccountSettings),
+        ("tiers.NAME", TierSettings),
+    ]
     for name, group in groups:
         lines += ["", f"## `[{name}]`\n", f"{(group.__doc__ or '').strip()}\n"]
         lines.append("| setting | default | meaning |\n| --- | --- | --- |")
         defaults: Any = group()
         for field, hint in typing.get_type_hints(group, include_extras=True).items():
-            lines.append(_row(f"{name}.{field}", getattr(defaults, field), _meta(hint)))
+            lines.append(_row(f"{name.strip('[]')}.{field}", getattr(defaults, field), _meta(hint)))
     lines += [
         "",
         "The tiers that are there without being set:\n",

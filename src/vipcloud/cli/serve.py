@@ -41,7 +41,7 @@ from vipcloud.ledger.journal import Journal
 from vipcloud.limits.local import LocalGuard
 from vipcloud.money import parse_usd
 from vipcloud.providers.catalog import Catalog
-from vipcloud.settings import Settings, environment_secret
+from vipcloud.settings import Settings, UpstreamSettings, environment_secret
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from vipcloud.telemetry import logs
@@ -116,7 +116,7 @@ def gateway(
         bookkeeper.catch_up(engine, settings.journal_path)
         client = Client(settings.client)
         stack.callback(client.close)
-        upstreams = Upstreams(client, clock, settings.upstreams)
+        upstreams = Upstreams(client, clock, settings)
         upstreams.adopt(catalog)
         deadlines = Deadlines()
         stack.callback(deadlines.close)
@@ -182,7 +182,7 @@ async def listen(server: HTTPServer, settings: Settings) -> int:
 def has_keys(settings: Settings, catalog: Catalog) -> bool:
     """Whether any provider has a key, from the settings or its own environment variable."""
     return any(
-        bool(settings.upstreams[provider.id].keys if provider.id in settings.upstreams else ())
+        settings.upstreams.get(provider.id, UpstreamSettings()).has_keys
         or environment_secret(provider.key_env) is not None
         for provider in catalog.providers.values()
     )

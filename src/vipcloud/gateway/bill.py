@@ -17,7 +17,7 @@ from vipcloud.ledger.journal import JournalError, Opened, Settled
 from vipcloud.limits.guard import Permit
 from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.catalog import Candidate, Model
 from vipcloud.providers.prices import Price
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "fault"]
@@ -43,6 +43,7 @@ class Bill(Struct, eq=False):
     attempts: int = 0
     first_token_s: float | None = None
     settled: bool = False
+    wasted_nanousd: int = 0  # what tries that another one made up for cost us, counted here
 
     def open(self) -> None:
         """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
@@ -64,6 +65,13 @@ class Bill(Struct, eq=False):
 
     def note_first_token(self) -> None:
         self.first_token_s = self.parts.clock.monotonic_s()
+        way = self.way
+        if way is not None and way.breaker.troubled:
+            way.breaker.note_alive(way.breaker.epoch)
+
+    def note_waste(self, candidate: Candidate, usage: Usage) -> None:
+        """A try that an upstream had begun to answer came to nothing."""
+        self.wasted_nanousd += metering.cost(usage, candidate.costs.at(self.started_s))
 
     def settle(self, outcome: Outcome, usage: Usage | None = None, *, estimated: bool = False) -> None:
         """Charge `usage` (None: nothing was delivered), free the hold, write the record. Later calls change nothing."""

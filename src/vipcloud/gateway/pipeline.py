@@ -26,7 +26,7 @@ from vipcloud.gateway.bill import Bill, Outcome
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.relay import StreamRelay
-from vipcloud.gateway.upstreams import AttemptFailed, Upstreams, Way, broken
+from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
 from vipcloud.http.client import ClientError
 from vipcloud.ledger.journal import JournalError
 from vipcloud.limits.guard import Permit
@@ -59,14 +59,14 @@ async def chat(call: Call, parts: Parts) -> None:
         body = await exchange.body()
     request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
     model = parts.catalog.model(request.model)
-    ways = parts.upstreams.ways(model, request)
+    pool = parts.upstreams.pool(model, request, principal.account)
     started_s = parts.clock.wall_s()
     assert model.prices is not None, "the catalogue serves no model without a price"
     price = model.prices.at(started_s)
     permit = await admit(call, parts, principal, request, model, price, len(body))
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
     try:
-        await serve(Attempt(call, parts, request, model, permit, bill), ways)
+        await serve(Attempt(call, parts, request, model, permit, bill, pool))
     except GatewayError as error:
         bill.settle("upstream_failed")
         if not exchange.started:
@@ -144,7 +144,8 @@ def open_bill(
 
 
 class Attempt(Struct, eq=False):
-    """What an attempt needs to know; the same for all attempts of a request."""
+    """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
+    attempts of a request."""
 
     call: Call
     parts: Parts
@@ -152,6 +153,8 @@ class Attempt(Struct, eq=False):
     model: Model
     permit: Permit
     bill: Bill
+    pool: Pool
+    spare: bool = False
 
     @property
     def total_deadline(self) -> float:
@@ -177,47 +180,96 @@ class Attempt(Struct, eq=False):
         )
 
 
-async def serve(attempt: Attempt, ways: list[Way]) -> None:
-    """Try the ways in order until one has answered. Raises the last one's GatewayError.
+async def serve(attempt: Attempt) -> None:
+    """Try ways until one has answered. Raises the last one's GatewayError.
 
-    Another way is tried only while nothing of an answer has gone to the client, and only after a failure that another
-    way may not have.
+    Another try is made only while nothing of an answer has gone to the client, and only after a failure that another
+    try may not have.
     """
-    parts, call, bill = attempt.parts, attempt.call, attempt.bill
-    settings = parts.settings.gateway
+    parts, call, bill, pool = attempt.parts, attempt.call, attempt.bill, attempt.pool
+    settings, upstreams = parts.settings.gateway, parts.upstreams
     stream = call.streams = bill.streamed
-    serve_one = serve_stream if stream else serve_unary
     call.ping_s = settings.ping_stream_s
     call.deadline = call.exchange.received_s + (settings.ping_stream_s if stream else settings.ping_unary_s)
     parts.deadlines.add(call)
-    failed: AttemptFailed | None = None
+    upstreams.budget.requests += 1
     try:
-        for way in ways[: settings.attempts_max]:
-            bill.way = way
-            bill.attempts += 1
-            account = way.account
-            account.running += 1
-            try:
-                await serve_one(attempt, way)
-            except AttemptFailed as error:
-                failed = error
-                if not error.retryable:
-                    break
-            else:
-                account.health.note_success(way.candidate.upstream_model)
-                return
-            finally:
-                account.running -= 1
+        if upstreams.calm and pool.fixed:
+            way: Way | None = pool.ways[0]
+        else:
+            way = upstreams.choose(pool, attempt.request, bill.principal.account)
+        if way is None:
+            raise upstreams.unserved(pool)
+        attempt.spare = len(pool.ways) > 1 and upstreams.spare(pool, (way,))
+        try:
+            await serve_by(attempt, way)
+        except AttemptFailed as failed:
+            await serve_again(attempt, way, failed)
     finally:
         parts.deadlines.discard(call)
-    assert failed is not None, "there was a way to try"
-    raise failed.error
+
+
+async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None:
+    """Go on after `way` failed. Raises the GatewayError of the last try."""
+    parts, bill, pool = attempt.parts, attempt.bill, attempt.pool
+    upstreams, loop = parts.upstreams, asyncio.get_running_loop()
+    tried, spent = [way], False
+    while failed.retryable and bill.attempts < parts.settings.gateway.attempts_max:
+        found = upstreams.following(pool, tried, failed)
+        if found is None:
+            break
+        way, wait_s = found
+        spent = not upstreams.budget.take(parts.clock.monotonic_s())
+        if spent or loop.time() + wait_s >= attempt.total_deadline:
+            way.breaker.release(way.breaker.epoch)
+            break
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        tried.append(way)
+        attempt.spare = upstreams.spare(pool, tried)
+        try:
+            await serve_by(attempt, way)
+        except AttemptFailed as error:
+            failed = error
+        else:
+            return
+    raise upstreams.told(failed, pool, spent=spent)
+
+
+async def serve_by(attempt: Attempt, way: Way) -> None:
+    """One try, and what it says about the way. Raises AttemptFailed, or after content the GatewayError to tell."""
+    bill, upstreams, account, breaker = attempt.bill, attempt.parts.upstreams, way.account, way.breaker
+    epoch = breaker.epoch
+    bill.way = way
+    bill.attempts += 1
+    account.running += 1
+    try:
+        await (serve_stream if bill.streamed else serve_unary)(attempt, way)
+    except AttemptFailed as failed:
+        upstreams.note_failed(way, epoch, failed.weight, alone=not attempt.spare)
+        raise
+    except UpstreamFailed as error:
+        weight = TIME_OUT_WEIGHT if isinstance(error, UpstreamTimeout) else 1
+        upstreams.note_failed(way, epoch, weight, alone=not attempt.spare)
+        raise
+    except BaseException:
+        breaker.release(epoch)
+        raise
+    else:
+        if not upstreams.calm:
+            upstreams.note_served(way, epoch)
+    finally:
+        account.running -= 1
 
 
 async def serve_unary(attempt: Attempt, way: Way) -> None:
     """One upstream call, answered whole. Raises AttemptFailed."""
     parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
-    response = await parts.upstreams.send(way, attempt.encode(way), JSON_TYPE, attempt.total_deadline, "total")
+    faults = Faults(parts.upstreams, way, way.account.key)
+    deadline = attempt.total_deadline
+    if attempt.spare:  # it may not keep the caller so long that another could not answer any more
+        deadline -= (deadline - asyncio.get_running_loop().time()) / 2
+    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total")
     bytes_max = parts.settings.gateway.reply_bytes_max
     try:
         payload = response.read_now(bytes_max) or await response.read(bytes_max)
@@ -225,7 +277,6 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
         raise broken(error, way) from error
     finally:
         response.abort()
-    faults = Faults(parts.upstreams, way)
     try:
         answer = reply.read_reply(
             payload,
@@ -254,7 +305,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     """
     parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
     settings, loop = parts.settings, asyncio.get_running_loop()
-    faults = Faults(parts.upstreams, way)
+    faults = Faults(parts.upstreams, way, way.account.key)
     translator = StreamTranslator(
         ChunkWriter(
             call.completion_id,
@@ -270,9 +321,11 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         quirks=way.candidate.quirks,
         usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max,
     )
-    first_byte_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
-    deadline, phase = min((loop.time() + first_byte_s, "first_byte"), (attempt.total_deadline, "total"))
-    response = await parts.upstreams.send(way, attempt.encode(way), EVENTS_TYPE, deadline, phase)
+    first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
+    if attempt.spare:
+        first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
+    deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
+    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase)
     relay = StreamRelay(
         call,
         bill,
@@ -300,6 +353,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         attempt.settle_cut(translator, "interrupted")
         raise failure
     else:
+        bill.note_waste(way.candidate, attempt.estimate(translator.delivered))
         raise faults.failed(failure)
 
 
@@ -308,17 +362,19 @@ class Faults(Struct, eq=False):
 
     upstreams: Upstreams
     way: Way
+    key: UpstreamKey
     reported: AttemptFailed | None = None
 
     def classify(self, payload: dict[str, Any]) -> failures.Failure:
         failure = failures.classify_event(self.way.account.provider, payload)
-        self.reported = self.upstreams.failed(self.way, failure)
+        self.reported = self.upstreams.failed(self.way, self.key, failure)
         return failure
 
     def failed(self, error: GatewayError) -> AttemptFailed:
         """How the attempt failed with `error`: as the upstream said, or else, if it is the upstream's, retryable."""
         if self.reported is not None:
             return self.reported
-        return AttemptFailed(
-            error, retryable=isinstance(error, UpstreamFailed) and not isinstance(error, UpstreamTimeout)
-        )
+        if isinstance(error, UpstreamTimeout):
+            return AttemptFailed(error, retryable=True, weight=TIME_OUT_WEIGHT)
+        fault = isinstance(error, UpstreamFailed)
+        return AttemptFailed(error, retryable=fault, again=fault, weight=int(fault))

@@ -2,7 +2,7 @@
 
 A stream is relayed inside the upstream's read callback: one read, one `feed`, one write, no task switch. A client that
 reads slowly pauses the reading of its upstream; its own time limit ends a stall. Only events that carry data move the
-idle time-out: an upstream's keep-alive comments do not.
+idle time-out, and none before the first token: an upstream's keep-alives do not.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class StreamRelay:
     def _feed(self, data: bytes) -> None:
         translator = self._translator
         out = translator.feed(data)
-        if translator.data_events != self._events:
+        if translator.data_events != self._events and (translator.started or translator.finished):
             self._events = translator.data_events
             now = self._now()
             self._call.deadline = now + self._ping_s
@@ -97,8 +97,9 @@ class StreamRelay:
             self._exchange.write(out)
         else:
             self._call.send_part(out)
-        if self._bill.first_token_s is None:
-            self._bill.note_first_token()
+        bill = self._bill
+        if bill.first_token_s is None:
+            bill.note_first_token()
 
     def _expect_next(self, now: float) -> None:
         if self._translator.finished:

@@ -200,6 +200,11 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
         """A name for logs, metrics and health: `zhipu/glm-4-plus`."""
         return f"{self.provider.id}/{self.upstream_model}"
 
+    @property
+    def caches_prompts(self) -> bool:
+        """Whether a prompt that was sent before costs less: then a conversation had better stay at its account."""
+        return any(price.cached_input < price.input for price in self.costs.prices)
+
 
 class Model(Struct, frozen=True, kw_only=True, eq=False):
     """What a customer names. `candidates` stand in order of preference; empty only where the status is `soon`.
