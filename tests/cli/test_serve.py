@@ -158,7 +158,7 @@ def test_simulators_run_by_themselves(providers: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["openai"], "there are deepseek, zhipu"),
+        (["openai"], f"there are {', '.join(simulators.PROVIDERS)}"),
         (["deepseek", "zhipu", "--port", "0"], "--port is there 1 times for 2 providers"),
     ],
 )

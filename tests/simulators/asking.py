@@ -16,5 +16,6 @@ class Asked:
 
 HOW = {
     "deepseek": Asked("/chat/completions", "sk-test", "deepseek-flash", {"thinking": {"type": "disabled"}}),
+    "moonshot": Asked("/v1/chat/completions", "sk-test", "kimi-k2.6", {"thinking": {"type": "disabled"}}),
     "zhipu": Asked("/api/paas/v4/chat/completions", "test.secret", "glm-4-flash-250414"),
 }

@@ -41,7 +41,10 @@ class Played:
 
     @property
     def deltas(self) -> list[Any]:
-        return [chunk["choices"][0]["delta"] for chunk in self.chunks]
+        return [chunk["choices"][0]["delta"] for chunk in self.chunks if chunk["choices"]]
+
+    def deltas_with(self, name: str) -> list[Any]:
+        return [delta for delta in self.deltas if name in delta]
 
     @property
     def text(self) -> str:

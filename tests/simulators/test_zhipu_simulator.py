@@ -186,7 +186,7 @@ def test_three_ways_of_authentication_are_taken(zhipu, authorization: str) -> No
         (jwt(secret="other"), "1004"),
         (jwt(exp=NOW_MS), "1003"),
         (jwt(exp=NOW_MS // 1000 + 3600), "1003"),
-        ("Bearer zai-acme.secret", "1000"),
+        ("Bearer intl-acme.secret", "1000"),
     ],
     ids=[
         "missing", "malformed", "no algorithm", "no sign_type", "exp is text", "bad key", "unknown id",

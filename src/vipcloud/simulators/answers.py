@@ -46,6 +46,7 @@ class Ask:
     thinking: bool = False
     stop: tuple[str, ...] = ()
     output_tokens_max: int = 4096
+    image_tokens: int = tokens.IMAGE_TOKENS  # what each counts as
     seed: int = 0
 
 
@@ -74,7 +75,8 @@ def plan(ask: Ask) -> Answer:
     text = plain(whole)
     prompt_tokens = int(number(given, "prompt_tokens", -1))
     if prompt_tokens < 0:
-        prompt_tokens = 3 + tokens.tools_tokens(ask.tools) + sum(map(tokens.message_tokens, ask.messages))
+        counted = sum(tokens.message_tokens(message, ask.image_tokens) for message in ask.messages)
+        prompt_tokens = 3 + tokens.tools_tokens(ask.tools) + counted
     calls = choose_calls(ask, text)
     reasoning = reason(text, calls, given) if ask.thinking else []
     said = [] if calls else say(ask, text, given)

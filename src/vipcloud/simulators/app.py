@@ -20,11 +20,13 @@ from vipcloud.http.server import Exchange, Handler, HTTPServer
 from vipcloud.settings import ServerSettings
 from vipcloud.simulators import answers, faults, script, vendor
 from vipcloud.simulators.deepseek import DeepSeek
+from vipcloud.simulators.moonshot import Moonshot
 from vipcloud.simulators.script import NOT_JSON, Call, End, Fault, Head, Reply, SimulatorOptions, Vendor, Wait, Write
 from vipcloud.simulators.zhipu import Zhipu
 
 VENDORS: Mapping[str, Callable[[SimulatorOptions], Vendor]] = {
     "deepseek": DeepSeek,
+    "moonshot": Moonshot,
     "zhipu": Zhipu,
 }
 PROVIDERS = tuple(VENDORS)

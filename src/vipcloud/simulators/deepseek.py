@@ -99,6 +99,8 @@ class DeepSeek:
             raise by_status(429)
         most = request.get("max_tokens") or OUTPUT_TOKENS_MAX
         asked = vendor.ask(request, thinking=thinks(request), output_tokens_max=most, seed=self.shared.options.seed)
+        if call.path.startswith("/beta/"):
+            asked = vendor.carried_on(asked, "prefix")
         answer = answers.plan(asked)
         check_context(answer.prompt_tokens, request.get("max_tokens"))
         cached = min(self._cache.hit(account, request.get("tools"), request["messages"]), answer.prompt_tokens)

@@ -144,11 +144,13 @@ class SimulatorOptions:
     seed: int = 0
     keys: tuple[str, ...] = ()
     jwt_secret: str = "simulated-secret"  # noqa: S105 - signs JWTs of ids that are not in `keys`; guards nothing
-    region: Literal["cn", "intl"] = "cn"  # Zhipu: which of its two sites this is
+    region: Literal["cn", "intl"] = "cn"  # which of a provider's two sites this is
     pace_ms: float = 0.0  # between two chunks of a stream; `[[pace_ms=20]]` in a message overrides it
     first_token_ms: float = 0.0  # before the first token; `[[first_token_ms=500]]` overrides it
     keep_alive_every: int = 3  # DeepSeek: each n-th answer is preceded by a keep-alive; 0 is never
     concurrency_max: int | None = None  # in flight per account and model; None is the provider's own number
+    requests_per_minute_max: int | None = None  # Moonshot, DashScope; None is as the account's name says
+    tokens_per_minute_max: int | None = None  # likewise
     log_requests_max: int = 1024
     log_bytes_max: int = 64 << 20  # of request bodies kept for the log
 

@@ -29,21 +29,21 @@ def count(text: str) -> int:
     return len(_PIECE.findall(text[:COUNTED_EXACTLY_MAX])) * len(text) // COUNTED_EXACTLY_MAX
 
 
-def message_tokens(message: Mapping[str, Any]) -> int:
+def message_tokens(message: Mapping[str, Any], image_tokens: int = IMAGE_TOKENS) -> int:
     total = MESSAGE_TOKENS
     content = message.get("content")
     if isinstance(content, str):
         total += count(content)
     elif isinstance(content, list):
-        total += sum(_part_tokens(part) for part in content)
+        total += sum(_part_tokens(part, image_tokens) for part in content)
     if calls := message.get("tool_calls"):
         total += count(encode(calls).decode())
     return total
 
 
-def _part_tokens(part: Any) -> int:
+def _part_tokens(part: Any, image_tokens: int) -> int:
     text = part.get("text") if isinstance(part, Mapping) else None
-    return count(text) if isinstance(text, str) else IMAGE_TOKENS
+    return count(text) if isinstance(text, str) else image_tokens
 
 
 class PrefixCache:

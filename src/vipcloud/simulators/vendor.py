@@ -4,10 +4,11 @@ A provider's module says what is its own: shapes, refusals, and which of these i
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vipcloud.simulators import faults
-from vipcloud.simulators.answers import Answer, Ask, directives, last_user_text
+from vipcloud.simulators.answers import Answer, Ask, directives, last_user_text, text_of
 from vipcloud.simulators.script import Call, Refused, Shared, SimulatorOptions, Write
 
 HTML_PAGE = b"<html><head><title>%d</title></head><body><center><h1>%d</h1></center><hr>nginx</body></html>\r\n"
@@ -19,8 +20,11 @@ HTML_PAGE = b"<html><head><title>%d</title></head><body><center><h1>%d</h1></cen
 def forced(call: Call) -> None:
     """Raises Refused with a page that no provider wrote, if the call asks for one."""
     if fault := call.fault("html"):
-        status = int(fault.number(0))
-        raise Refused(status, HTML_PAGE % (status, status), "text/html")
+        raise html_page(int(fault.number(0)))
+
+
+def html_page(status: int) -> Refused:
+    return Refused(status, HTML_PAGE % (status, status), "text/html")
 
 
 def forced_status(call: Call) -> int | None:
@@ -58,6 +62,19 @@ def known(key: str, options: SimulatorOptions) -> bool:
 def account_of(key: str) -> str:
     """Keys of one account share the part before the first dash: `acme-1` → `acme`."""
     return key.partition("-")[0]
+
+
+def of_other_region(account: str, options: SimulatorOptions) -> bool:
+    """Keys that begin with `cn-` or `intl-` are of that site, and the two know nothing of each other."""
+    return account.startswith("intl-" if options.region == "cn" else "cn-")
+
+
+def limits(options: SimulatorOptions, requests: int | None, tokens: int | None) -> tuple[int | None, int | None]:
+    """Per minute: the provider's own numbers, unless the options say otherwise."""
+    return (
+        requests if options.requests_per_minute_max is None else options.requests_per_minute_max,
+        tokens if options.tokens_per_minute_max is None else options.tokens_per_minute_max,
+    )
 
 
 def full(shared: Shared, slot: str, concurrency_max: int) -> bool:
@@ -111,6 +128,14 @@ def ask(request: Request, *, thinking: bool, output_tokens_max: int, seed: int) 
         output_tokens_max=output_tokens_max,
         seed=seed,
     )
+
+
+def carried_on(asked: Ask, mark: str) -> Ask:
+    """With `mark` on the last turn, the assistant's, the answer goes on where that ends."""
+    last = asked.messages[-1]
+    if last.get("role") != "assistant" or not last.get(mark):
+        return asked
+    return replace(asked, prefix=text_of(last))
 
 
 def orphan_result(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

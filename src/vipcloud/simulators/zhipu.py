@@ -261,8 +261,8 @@ def authenticate(call: Call, options: SimulatorOptions) -> str:
             raise auth_error(call, options, "1000")
     else:
         raise auth_error(call, options, "1002")
-    if account.startswith("zai-" if options.region == "cn" else "cn-"):
-        raise auth_error(call, options, "1000")  # the two sites have separate accounts
+    if vendor.of_other_region(account, options):
+        raise auth_error(call, options, "1000")
     return account
 
 
