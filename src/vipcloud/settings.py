@@ -282,6 +282,23 @@ class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = ""
 
 
+class ConsoleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The website and dashboard, a process of its own behind the gateway's port."""
+
+    enabled: Annotated[bool, Meta(description="Serve pages; without them, unknown paths are a 404.")] = True
+    public_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/\s]+)?$",
+            description="The address customers use, for code samples and mails; empty: host and port of `server`.",
+        ),
+    ] = ""
+    support_email: Annotated[str, Meta(description="Whom pages tell people to write to.")] = "support@vipcloud.example"
+    body_bytes_max: Annotated[int, Meta(ge=1024, description="Body of a request to the console (413).")] = 1024 * 1024
+    first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Until the console begins to answer (503).")] = 30
+    total_timeout_s: Annotated[float, Meta(gt=0, description="A whole answer of the console, exports included.")] = 300
+
+
 def _tiers() -> dict[str, TierSettings]:
     return {
         "payg": TierSettings(rpm=60, concurrency=10),
@@ -304,6 +321,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()
+    console: ConsoleSettings = ConsoleSettings()
     tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)
     upstreams: dict[str, UpstreamSettings] = msgspec.field(default_factory=dict)
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from vipcloud.cli import accounts, bookkeeper, context, doctor, keys, models, serve, sim
+from vipcloud.cli import accounts, bookkeeper, console, context, doctor, keys, models, serve, sim
 
 app = typer.Typer(
     name="vipcloud",
@@ -26,6 +26,7 @@ app.add_typer(models.app, name="models", help="The catalogue: what is sold, at w
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)
+app.command("console", hidden=True)(console.console)
 
 
 def run() -> None:

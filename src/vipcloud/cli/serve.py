@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from vipcloud.clock import Clock
 from vipcloud.errors import SettingsError
 from vipcloud.gateway import routes
 from vipcloud.gateway.app import App
+from vipcloud.gateway.console import ConsoleRelay
 from vipcloud.gateway.housekeeping import Housekeeping
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Upstreams
@@ -80,7 +82,7 @@ def serve(
             helper.start()
         if simulated:
             simulator.first_line()  # they say so when they listen
-        uvloop.run(run(settings, catalog, engine, helpers, simulated=simulated))
+        uvloop.run(run(settings, catalog, engine, helpers, file, simulated=simulated))
     finally:
         for helper in helpers:
             helper.stop()
@@ -97,11 +99,17 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateway(
-    settings: Settings, catalog: Catalog, engine: Engine, clock: Clock, reload: asyncio.Event
+    settings: Settings,
+    catalog: Catalog,
+    engine: Engine,
+    clock: Clock,
+    reload: asyncio.Event,
+    console_socket: Path | None = None,
 ) -> Iterator[Gateway]:
     """The gateway as it runs in the current event loop, its journal opened and what was in it booked.
 
-    Setting `reload` has the catalogue read again. Raises SettingsError, JournalError and SQLAlchemyError.
+    Setting `reload` has the catalogue read again. What is no route goes to the console behind `console_socket`. Raises
+    SettingsError, JournalError and SQLAlchemyError.
     """
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
@@ -130,7 +138,9 @@ def gateway(
             upstreams=upstreams,
             deadlines=deadlines,
         )
-        app = App(routes.table(parts), parts.clock)
+        relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
+        pages = relay.serve if relay is not None else None
+        app = App(routes.table(parts, pages), parts.clock, pages)
         server = HTTPServer(app.handle, settings.server, app.render_error)
         yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload))
 
@@ -148,16 +158,29 @@ def worker_name(settings: Settings) -> str:
     return file.read_text(encoding="ascii")
 
 
-async def run(settings: Settings, catalog: Catalog, engine: Engine, helpers: list[Child], *, simulated: bool) -> None:
+async def run(
+    settings: Settings, catalog: Catalog, engine: Engine, helpers: list[Child], file: Path | None, *, simulated: bool
+) -> None:
     """The gateway until SIGTERM or SIGINT. Raises SettingsError where it cannot start."""
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    with gateway(settings, catalog, engine, context.clock, reload) as built:
+    with contextlib.ExitStack() as stack:
+        # A folder of its own: a socket's path may have only about a hundred characters.
+        socket_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vipcloud-"))) / "console.sock"
+        console_socket = socket_path if settings.console.enabled else None
+        built = stack.enter_context(gateway(settings, catalog, engine, context.clock, reload, console_socket))
         bound = await listen(built.server, settings)
-        greet(settings, bound, engine, simulated=simulated)
+        origin = own_origin(settings, bound)
+        if console_socket is not None:
+            site = Child("console", console_arguments(settings, file, console_socket, origin))
+            site.start()
+            stack.callback(site.stop)
+            helpers = [*helpers, site]
+            await asyncio.to_thread(site.first_line)
+        greet(settings, origin, engine, simulated=simulated)
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
             watchers.append(tasks.create_task(built.housekeeping.run()))
@@ -228,12 +251,25 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def greet(settings: Settings, port: int, engine: Engine, *, simulated: bool) -> None:
-    """Say where it listens, and how to make a first call."""
+def own_origin(settings: Settings, port: int) -> str:
+    """Where this machine reaches the gateway: `http://127.0.0.1:8080`."""
     host = settings.server.host if settings.server.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
-    base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def console_arguments(settings: Settings, file: Path | None, socket_path: Path, origin: str) -> list[str]:
+    url = settings.console.public_url or origin
+    arguments = ["console", "--socket", str(socket_path), "--public-url", url, "--data", settings.data]
+    return [*arguments, *(["--config", str(file)] if file else [])]
+
+
+def greet(settings: Settings, origin: str, engine: Engine, *, simulated: bool) -> None:
+    """Say where it listens, and how to make a first call."""
+    base = f"{origin}/v1"
     out = context.out
     out.print(f"[bold green]vipcloud[/] is ready.\n  base URL  [bold]{base}[/]")
+    if settings.console.enabled:
+        out.print(f"  website   [bold]{origin}[/]")
     if not simulated:
         out.print(
             "  API keys  vipcloud accounts create you@example.com; vipcloud keys create --account you@example.com"

@@ -33,10 +33,12 @@ Route = Callable[[Call], Awaitable[None]]
 class App:
     """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
 
-    A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`.
+    A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
+    to `fallback`, or is a 404 where there is none.
     """
 
-    def __init__(self, routes: dict[str, dict[str, Route]], clock: Clock) -> None:
+    def __init__(self, routes: dict[str, dict[str, Route]], clock: Clock, fallback: Route | None = None) -> None:
+        self._fallback = fallback
         self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
         self._prefixes = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
         self._known: dict[tuple[str, bytes], Route] = {}
@@ -82,6 +84,9 @@ class App:
         if not path.startswith("/"):
             raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
         methods = self._methods(call, path)
+        if methods is None and self._fallback is not None:
+            await self._fallback(call)
+            return
         if exchange.method == "OPTIONS":
             self._preflight(call)
             return

@@ -24,10 +24,13 @@ NOT_SERVED = (  # of OpenAI's API: an honest 501 tells more than a 404
 )
 
 
-def table(parts: Parts) -> dict[str, dict[str, Route]]:
-    """Paths without `/v1`; see `App`."""
+def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route]]:
+    """Paths without `/v1`; see `App`. `pages` is the console's route, where there is one."""
 
     async def list_models(call: Call) -> None:
+        if pages is not None and wants_page(call):
+            await pages(call)
+            return
         await pipeline.authenticate(call, parts)
         call.respond(200, dialect.list_body(abilities.entries(parts.catalog, parts.clock.wall_s())))
 
@@ -56,6 +59,12 @@ def table(parts: Parts) -> dict[str, dict[str, Route]]:
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
     }
+
+
+def wants_page(call: Call) -> bool:
+    """Whether a browser asks for `/models`, which is also the list's address for clients that leave out `/v1`."""
+    exchange = call.exchange
+    return not exchange.target.startswith(b"/v1") and b"text/html" in exchange.headers.get(b"accept", b"")
 
 
 def unready(call: Call, parts: Parts) -> list[str]:

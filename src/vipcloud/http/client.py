@@ -64,7 +64,7 @@ class TimedOut(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an origin is. `authority` is what its Host header says."""
+    """Where an origin is. `authority` is what its Host header says. Of scheme `unix`, `host` is a socket's path."""
 
     scheme: str
     host: str
@@ -91,7 +91,7 @@ class Response(Struct, eq=False):
 
     connection: "Connection"
     status: int
-    raw_headers: dict[bytes, bytes]  # names as they were sent
+    raw_headers: dict[bytes, bytes]  # names as they were sent; of a `unix` origin, repeated ones on lines of their own
     complete: bool = False
     error: Exception | None = None
     parts: list[bytes] = []  # of the body, as long as there is no sink
@@ -240,7 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parts: list[bytes] = []
         self._paused = False
         # Two of llhttp's callbacks are functions written in C: they run for every line and every part.
-        self.on_header = self._headers.__setitem__
+        self.on_header = self._add_header if origin.address.scheme == "unix" else self._headers.__setitem__
         self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
 
@@ -407,6 +407,11 @@ class Connection(asyncio.BufferedProtocol):
             response.end()
 
     # --- inside
+
+    def _add_header(self, name: bytes, value: bytes) -> None:
+        """Our own console may set several cookies in one answer; of upstreams nothing that repeats is of use."""
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else b"%b\n%b" % (known, value)
 
     def _deliver(self, response: Response) -> None:
         """Hand on what the parser has found of its body."""
@@ -598,16 +603,19 @@ class Origin:
         return connection
 
     async def _connect(self) -> Connection:
-        address = self.address
+        address, loop = self.address, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self),
-                    address.host,
-                    address.port,
-                    ssl=self._tls,
-                    server_hostname=address.host if self._tls else None,
-                )
+                if address.scheme == "unix":
+                    _, connection = await loop.create_unix_connection(lambda: Connection(self), address.host)
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self),
+                        address.host,
+                        address.port,
+                        ssl=self._tls,
+                        server_hostname=address.host if self._tls else None,
+                    )
         except TimeoutError as error:
             raise TimedOut("connect") from error
         except OSError as error:  # ssl.SSLError is one

@@ -1,0 +1,101 @@
+"""The console as an ASGI application: its routes, and what holds for all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Litestar, Request, Response, get
+from litestar.config.compression import CompressionConfig
+from litestar.config.response_cache import ResponseCacheConfig
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.params import FromPath
+from litestar.types import ControllerRouterHandler
+
+from vipcloud.console import render
+from vipcloud.console.pages import docs, home, legal, models
+from vipcloud.console.parts import Parts
+from vipcloud.console.render import Renderer
+from vipcloud.console.site import Site
+from vipcloud.errors import InternalError, RouteNotFound, shorten
+
+AnyRequest = Request[Any, Any, Any]
+AnyResponse = Response[Any]
+STATIC_AGE_S = 31_536_000
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+
+
+def build(parts: Parts) -> Litestar:
+    """The whole console."""
+    renderer = Renderer(Site(parts.public_url, parts.settings.console.support_email))
+    handlers: Sequence[ControllerRouterHandler] = [
+        static_file,
+        favicon,
+        robots,
+        *home.handlers(parts, renderer),
+        *models.handlers(parts, renderer),
+        *docs.handlers(parts, renderer),
+        *legal.handlers(renderer),
+    ]
+
+    def not_found(request: AnyRequest, _error: NotFoundException) -> AnyResponse:
+        if _speaks_json(request):
+            return _json(RouteNotFound(f"Invalid URL ({request.method} {shorten(request.url.path)})"))
+        return renderer.page("pages/not_found.html", {"page": "none"}, status=404)
+
+    def failed(request: AnyRequest, error: HTTPException) -> AnyResponse:
+        if _speaks_json(request):
+            problem = InternalError(error.detail) if error.status_code >= 500 else RouteNotFound(error.detail)
+            return Response(
+                problem.body(), status_code=error.status_code, media_type=MediaType.JSON, headers=render.HEADERS
+            )
+        context = {"page": "none", "detail": error.detail, "code": error.status_code}
+        return renderer.page("pages/problem.html", context, status=error.status_code)
+
+    return Litestar(
+        route_handlers=handlers,
+        exception_handlers={NotFoundException: not_found, HTTPException: failed},
+        compression_config=CompressionConfig(backend="gzip", gzip_compress_level=6, minimum_size=700),
+        response_cache_config=ResponseCacheConfig(),
+        after_request=_with_headers,
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+async def _with_headers(response: AnyResponse) -> AnyResponse:
+    for name, value in render.HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _speaks_json(request: AnyRequest) -> bool:
+    return request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", "")
+
+
+def _json(error: RouteNotFound) -> Response[bytes]:
+    return Response(error.body(), status_code=error.status, media_type=MediaType.JSON, headers=render.HEADERS)
+
+
+@get("/static/{version:str}/{name:str}", sync_to_thread=False)
+def static_file(version: FromPath[str], name: FromPath[str]) -> Response[bytes]:
+    """A file of the design system."""
+    file = render.STATIC.get(name)
+    if file is None or file.version != version:
+        raise NotFoundException
+    return Response(
+        file.data,
+        media_type=_TYPES[name.rpartition(".")[2]],
+        headers={"cache-control": f"public, max-age={STATIC_AGE_S}, immutable"},
+    )
+
+
+@get("/favicon.ico", sync_to_thread=False)
+def favicon() -> Response[bytes]:
+    return Response(
+        render.STATIC["mark.svg"].data, media_type=_TYPES["svg"], headers={"cache-control": "max-age=86400"}
+    )
+
+
+@get("/robots.txt", sync_to_thread=False, media_type=MediaType.TEXT)
+def robots() -> str:
+    return "User-agent: *\nDisallow: /v1/\nDisallow: /admin\n"

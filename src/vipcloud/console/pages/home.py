@@ -1,0 +1,55 @@
+"""`/`: what this is, in a minute, with a model to try."""
+
+from typing import Any
+
+from litestar import Response, get
+from litestar.types import ControllerRouterHandler
+
+from vipcloud.console.pages import catalogue, settlement
+from vipcloud.console.parts import Parts
+from vipcloud.console.render import Renderer
+from vipcloud.metering import rules as metering
+from vipcloud.money import NanoUSD
+from vipcloud.providers import usage as counts
+
+DEMO_MODEL = "glm-4-flash"
+SAMPLE_MODEL = "deepseek-chat"
+SAMPLE_TOKENS = (2310, 512)
+
+
+def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
+    @get("/", sync_to_thread=False)
+    def home() -> Response[str]:
+        return renderer.page("pages/home.html", context(parts))
+
+    return [home]
+
+
+def context(parts: Parts) -> dict[str, Any]:
+    catalog = parts.catalog
+    return {
+        "page": "home",
+        "models": catalogue.rows(catalog, parts.clock.wall_s()),
+        "settlement": settlement.ROWS,
+        "worked": worked(parts),
+        "demo_model": DEMO_MODEL,
+    }
+
+
+def worked(parts: Parts) -> dict[str, Any] | None:
+    """One charge, worked out by the code that charges; None while the sample's model has no price."""
+    model = parts.catalog.models.get(SAMPLE_MODEL)
+    if model is None or model.prices is None:
+        return None
+    prompt, completion = SAMPLE_TOKENS
+    prices = model.prices.at(parts.clock.wall_s())
+    return {
+        "model": model.id,
+        "prompt": prompt,
+        "completion": completion,
+        "input": prices.input,
+        "output": prices.output,
+        "input_charge": NanoUSD(metering.cost(counts.of(prompt, 0), prices)),
+        "output_charge": NanoUSD(metering.cost(counts.of(0, completion), prices)),
+        "charge": metering.cost(counts.of(prompt, completion), prices),
+    }
