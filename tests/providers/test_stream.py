@@ -790,39 +790,71 @@ def test_half_a_character_in_two_reads_is_one_character() -> None:
 
 # --- properties ----------------------------------------------------------------------------------------------------
 
-pieces = st.one_of(
-    st.tuples(st.just("content"), st.text(max_size=5)),
-    st.tuples(st.just("reasoning_content"), st.text(max_size=5)),
-    st.tuples(st.sampled_from(["0", "1", "2"]), st.text(max_size=5)),
+pieces = st.tuples(
+    st.integers(0, 1),
+    st.sampled_from(["content", "reasoning_content", "0", "1", "2"]),
+    st.text(max_size=5) | st.just(" "),
 )
 
 
-@given(st.lists(pieces, max_size=12), st.lists(st.integers(0, 4000), max_size=5), st.booleans())
-def test_what_is_delivered_is_what_was_sent(said: list[tuple[str, str]], cuts: list[int], include_usage: bool) -> None:
-    sent: dict[str, str] = {}
-    stream = b""
-    order: list[str] = []
-    for kind, text in said:
-        if kind in {"content", "reasoning_content"}:
-            stream += deepseek({kind: text})
-        elif kind in sent:
-            stream += deepseek(tool(int(kind), "", None, text))
+class Sent:
+    """What one choice was sent, and what of it a caller is to have."""
+
+    def __init__(self) -> None:
+        self.content = self.reasoning = ""
+        self.calls: dict[str, str] = {}
+
+    def add(self, kind: str, text: str) -> dict[str, Any]:
+        """A delta of `text`."""
+        if kind == "content":
+            self.content += text
+        elif kind == "reasoning_content":
+            self.reasoning += text
         else:
-            order.append(kind)
-            stream += deepseek(tool(int(kind), f"call_{kind}", "f", text))
-        sent[kind] = sent.get(kind, "") + text
-    stream += deepseek({}, "stop", DEEPSEEK_USAGE) + DONE
+            if not self.content.strip():
+                self.content = ""  # white space before a call says nothing
+            begun = kind in self.calls
+            self.calls[kind] = self.calls.get(kind, "") + text
+            return tool(int(kind), "" if begun else f"call_{kind}", None if begun else "f", text)
+        return {kind: text}
+
+
+@given(st.lists(pieces, max_size=12), st.lists(st.integers(0, 6000), max_size=5), st.booleans(), st.integers(1, 2))
+def test_what_is_delivered_is_what_was_sent(
+    said: list[tuple[int, str, str]], cuts: list[int], include_usage: bool, choices: int
+) -> None:
+    sent = [Sent() for _ in range(choices)]
+    stream = b""
+    for index, kind, text in said:
+        if index < choices:
+            stream += dashscope([{"index": index, "delta": sent[index].add(kind, text), "finish_reason": None}])
+    for index in range(choices):
+        stream += dashscope([{"index": index, "delta": {}, "finish_reason": "stop"}])
+    stream += dashscope([], DEEPSEEK_USAGE) + DONE
     edges = sorted(min(cut, len(stream)) for cut in cuts)
-    one = translator(include_usage=include_usage)
+    one = translator(include_usage=include_usage, choices=choices)
     reads = [stream[start:end] for start, end in zip([0, *edges], [*edges, len(stream)], strict=True)]
     out = play(one, *reads)
 
-    received = answer(out)
-    assert (received.content or "") == sent.get("content", "")
-    assert received.reasoning == sent.get("reasoning_content", "")
-    assert received.calls == [(f"call_{kind}", "f", sent[kind] or "{}") for kind in order]
-    assert received.usage == (13, 2, 5)
-    assert one.delivered.content == TextSize(len(sent.get("content", "")), len(sent.get("content", "").encode()))
+    assert out.endswith(DONE)
+    state = ChatCompletionStreamState()
+    for chunk in chunks(out):
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    received = state.current_completion_snapshot
+    assert [choice.index for choice in received.choices] == list(range(choices))
+    for choice, expected in zip(received.choices, sent, strict=True):
+        message = choice.message
+        assert (message.content or "") == expected.content
+        assert (message.model_extra or {}).get("reasoning_content", "") == expected.reasoning
+        assert [(call.id, call.function.arguments) for call in message.tool_calls or ()] == [
+            (f"call_{kind}", arguments or "{}") for kind, arguments in expected.calls.items()
+        ]
+        assert choice.finish_reason == ("tool_calls" if expected.calls else "stop")
+    assert received.usage is not None
+    assert received.usage.prompt_tokens == 13
+    whole = "".join(expected.content for expected in sent)
+    assert one.delivered.content == TextSize(len(whole), len(whole.encode()))
+    assert len(one.content.text) == len(whole)
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))

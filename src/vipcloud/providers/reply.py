@@ -14,7 +14,8 @@ Errors inside an answer of status 200 go to a `Classify`, which knows the provid
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -48,6 +49,8 @@ FINISH_REASONS: Final[dict[str, FinishReason]] = {
 UNFINISHED: Final = frozenset({"", "null"})
 BROKEN: Final = frozenset({"network_error", "insufficient_system_resource", "aborted", "error"})
 CONTEXT_EXCEEDED: Final = "model_context_window_exceeded"
+
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Fault(Protocol):
@@ -378,12 +381,14 @@ def read_reply(
     stops: tuple[str, ...] = (),
     legacy_functions: bool = False,
     quirks: Quirks = ORDINARY,
+    tool_names: Mapping[str, str] = NO_NAMES,
     usage_tokens_max: int = usage.TOKENS_MAX,
 ) -> Reply:
     """The body of an upstream's `200` as our reply; `id`, `model` and `created` are ours.
 
-    `stops` are strings that the upstream does not look for itself, `quirks` those of the candidate. Raises what
-    `classify` makes of an error in the body, ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
+    `stops` are strings that the upstream does not look for itself, `quirks` those of the candidate; `tool_names` has by
+    the upstream's name of a tool the caller's, where they differ. Raises what `classify` makes of an error in the body,
+    ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
     """
     if not stops and not quirks.inline_thinking:
         try:
@@ -414,7 +419,7 @@ def read_reply(
             assert wire.choices, "an answer without choices is an error"
     except Malformed as error:
         raise UpstreamFailed("The provider's answer could not be read.") from error
-    reading = _Reading(id, classify, tuple(filter(None, stops)), legacy_functions, quirks)
+    reading = _Reading(id, classify, tuple(filter(None, stops)), legacy_functions, quirks, tool_names)
     choices = [reading.choice(choice, position) for position, choice in enumerate(wire.choices)]
     counts = wire.usage if wire.usage is not None else wire.choices[-1].usage
     output_seen = any(choice.message.content for choice in choices)
@@ -476,6 +481,7 @@ class _Reading(Struct):
     stops: tuple[str, ...]
     legacy_functions: bool
     quirks: Quirks
+    tool_names: Mapping[str, str]
 
     def choice(self, wire: WireChoice, position: int) -> ReplyChoice:
         index = position if wire.index is None else wire.index
@@ -540,6 +546,7 @@ class _Reading(Struct):
                 used.add(given)
                 given = call_ids.unique(self.reply_id, given)
             used.add(given)
-            function = FunctionCall(wire.function.name or "", wire.function.arguments or "{}")
+            name = wire.function.name or ""
+            function = FunctionCall(self.tool_names.get(name, name), wire.function.arguments or "{}")
             calls.append(ToolCall(id=given, type="function", function=function))
         return calls

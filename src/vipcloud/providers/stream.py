@@ -20,7 +20,7 @@ from it and only end it.
 White space at the start of an answer waits for what follows it: before a tool call it says nothing and is left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +36,7 @@ from vipcloud.providers.catalog import ORDINARY, Quirks
 from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,
+    NO_NAMES,
     UNDECODED,
     UNFINISHED,
     Classify,
@@ -77,7 +78,7 @@ class StreamTranslator:
     `classify` tells what an error in the stream means. `choices` is the caller's `n`. `stops` are strings that the
     upstream does not look for itself: text that may be the beginning of one is held back until it is clear. With
     `legacy_functions` the first tool call is written as `function_call` and others are left out. `quirks` are the
-    candidate's.
+    candidate's; `tool_names` has by the upstream's name of a tool the caller's, where they differ.
 
     `data_events` counts what the upstream said, comments left out: a time-out on silence watches it. `usage` is the
     last believable count so far. `finished`: every choice seen has its finish reason, and there is one. `complete`:
@@ -95,6 +96,7 @@ class StreamTranslator:
         stops: tuple[str, ...] = (),
         legacy_functions: bool = False,
         quirks: Quirks = ORDINARY,
+        tool_names: Mapping[str, str] = NO_NAMES,
         usage_tokens_max: int = counts.TOKENS_MAX,
     ) -> None:
         self.started = False
@@ -115,6 +117,7 @@ class StreamTranslator:
         self._stops = tuple(filter(None, stops))
         self._legacy_functions = legacy_functions
         self._quirks = quirks
+        self._tool_names = tool_names
         self._usage_tokens_max = usage_tokens_max
         self._choices: dict[int, _Choice] = {}
         self._plain = choices == 1 and not self._stops  # one choice, without calls, whose text needs no watching
@@ -438,6 +441,7 @@ class StreamTranslator:
         """Write the chunk with id and name; indexes count from 0 in the order in which calls start."""
         index = sum(other.index is not None for other in choice.calls)
         call.index = index
+        call.name = self._tool_names.get(call.name, call.name)
         self.calls.pieces.append(call.name)
         if not self._legacy_functions or index == 0:
             first = not choice.opened
