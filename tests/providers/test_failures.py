@@ -216,6 +216,32 @@ def test_a_key_in_a_message_is_starred_out(secret: str) -> None:
         assert secret not in failure.error().message
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Your account org-1a2b<ak-3c4d> sent a bad tool", "Your account ****** sent a bad tool"),
+        ("workspace ws-77ab3: no", "workspace ***: no"),
+        ("cannot reach http://10.1.2.3:8080/v1/chat?x=1 now", "cannot reach *** now"),
+        ("upstream cn-north.maas.aliyuncs.com:443 refused", "upstream *** refused"),
+        ("connect to 10.21.3.4:9000 failed", "connect to *** failed"),
+        ("request 5a1d2c3b-1111-9222-8333-444455556666 is invalid", "request *** is invalid"),
+        ("account 2088123412 is invalid", "account *** is invalid"),
+        ("messages.0.content: 3.5 is no text of glm-4.6v", "messages.0.content: 3.5 is no text of glm-4.6v"),
+        ("Range of max_tokens should be [1, 65536]", "Range of max_tokens should be [1, 65536]"),
+    ],
+)
+def test_what_names_our_account_or_its_host_is_starred_out(text: str, told: str) -> None:
+    assert failures.classify(DEEPSEEK, 400, deepseek(text), None).error().message == told
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429, 500, 503])
+def test_words_about_our_account_and_its_host_reach_no_caller(status: int) -> None:
+    said = "Your account org-1a2b<ak-3c4d> at gw-7.internal is broken"
+    error = failures.classify(MINIMAX, status, deepseek(said), None).error()
+    assert not {"org-1a2b", "ak-3c4d", "account", "gw-7"} & set(error.message.replace("<", " ").split())
+    assert said[:12] not in error.message
+
+
 def test_the_rest_of_a_message_stays() -> None:
     assert failures.mask("Your api key: ****alid is invalid") == "Your api key: *** is invalid"
     plain = "This model's maximum context length is 65536 tokens (deepseek-v4-flash-vision-exp)."
@@ -265,6 +291,49 @@ def test_the_wait_comes_from_the_header_or_the_message(header: str | None, messa
 
 def test_a_date_without_a_clock_is_no_wait() -> None:
     assert failures.classify(DEEPSEEK, 429, b"", "Tue, 24 Nov 2026 02:33:30 GMT").retry_after_s is None
+
+
+NOW_S = 1795487580.0  # 2026-11-24T02:33:00Z, half past ten in Beijing
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("please try again after 1 seconds", 1),
+        ("retry in 250 ms", 0.25),
+        ("Try again in 2 minutes.", 120),
+        ("try again after 1h", 3600),
+        ("usage limit exceeded, resets at 2026-11-24T03:33:00Z (2056)", 3600),
+        ("Your limit will reset at 2026-11-24 11:33:00", 3600),
+        ("resets at 2026-11-24T12:03:00+09:00", 1800),
+        ("resets at 2026-12-24T00:00:00Z", failures.RESET_S_MAX),
+        ("reset at 2026-11-23 11:33:00", None),
+        ("reset at 2026-13-45 99:00:00", None),
+        ("input is 12 tokens", None),
+        ("found in 7 places", None),
+    ],
+)
+def test_a_wait_may_be_a_length_or_a_time(message: str, seconds: float | None) -> None:
+    assert failures.classify(DEEPSEEK, 429, deepseek(message), None, now_s=NOW_S).retry_after_s == seconds
+    assert failures.classify_event(DEEPSEEK, {"error": {"message": message}}, now_s=NOW_S).retry_after_s == seconds
+
+
+def test_what_is_used_up_until_tomorrow_comes_back_at_midnight_in_beijing() -> None:
+    rule = '[[providers.minimax.errors]]\ncodes = ["9*"]\nkind = "quota_exhausted"\nuntil_tomorrow = true'
+    provider = Catalog.load(PACKAGED, rule).providers["minimax"]
+    body = b'{"base_resp":{"status_code":9123,"status_msg":"daily cap"}}'
+    failure = failures.classify(provider, 429, body, None, now_s=NOW_S)
+    assert (failure.account_state, failure.retry_after_s) == ("suspended", 13.5 * 3600 - 180)
+    assert failures.classify(provider, 429, body, "60", now_s=NOW_S).retry_after_s == 60
+    assert failures.classify(provider, 429, body, None).retry_after_s is None
+
+
+@pytest.mark.parametrize(("code", "kind"), [("InvalidParameter.X", "context_length"), ("Other", "bad_request")])
+def test_a_code_of_a_rule_may_end_with_a_star(code: str, kind: str) -> None:
+    rule = '[[providers.dashscope.errors]]\ncodes = ["Invalid*"]\nkind = "context_length"'
+    provider = Catalog.load(PACKAGED, rule).providers["dashscope"]
+    body = msgspec.json.encode({"code": code, "message": "x", "request_id": "7d"})
+    assert failures.classify(provider, 400, body, None).kind == kind
 
 
 @pytest.mark.parametrize(("header", "told"), [(None, "5"), ("7", "7"), ("9000", "60")])

@@ -366,7 +366,7 @@ class Faults(Struct, eq=False):
     reported: AttemptFailed | None = None
 
     def classify(self, payload: dict[str, Any]) -> failures.Failure:
-        failure = failures.classify_event(self.way.account.provider, payload)
+        failure = self.upstreams.meaning(self.way, payload)
         self.reported = self.upstreams.failed(self.way, self.key, failure)
         return failure
 

@@ -9,6 +9,7 @@ are never printed.
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import structlog
@@ -42,7 +43,7 @@ RETRY_AFTER_S_MAX = 60.0  # SDKs give up on a longer wait, or take it whole
 STICKY_CHARS = 2048  # of a conversation's first messages
 AT_ONCE = 1000  # the weight of a failure that opens a breaker by itself
 TIME_OUT_WEIGHT = 2  # each makes a caller wait
-BLAMELESS = frozenset({"rate_limited", "bad_request", "context_length", "content_filter"})  # to a breaker
+BLAMELESS = frozenset({"rate_limited", "bad_request", "context_length", "content_filter", "output_filtered"})
 HOPELESS = frozenset({"auth", "arrears", "quota_exhausted", "no_access"})  # until someone acts, or much later
 
 log = structlog.get_logger(__name__)
@@ -408,6 +409,10 @@ class Upstreams:
             now_s=self._clock.wall_s(),
         )
         raise self.failed(way, key, failure)
+
+    def meaning(self, way: Way, said: dict[str, Any]) -> failures.Failure:
+        """Of an error inside an answer of status 200."""
+        return failures.classify_event(way.account.provider, said, now_s=self._clock.wall_s())
 
     def failed(self, way: Way, key: UpstreamKey, failure: failures.Failure) -> AttemptFailed:
         """What a failure means, noted in the account's health. It may quote the request: only its kind is logged."""

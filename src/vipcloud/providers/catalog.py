@@ -95,7 +95,9 @@ ORDINARY = Quirks()
 
 
 class ErrorRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All conditions given must hold; `contains` ignores case. At least one condition is given."""
+    """All conditions given must hold; `contains` ignores case, and a code may end with `*`. At least one condition is
+    given. `until_tomorrow`: what is used up comes back at the provider's midnight, where the answer says nothing else.
+    """
 
     kind: FailureKind
     status: Annotated[int, Meta(ge=100, le=599)] | None = None
@@ -103,6 +105,7 @@ class ErrorRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: str | None = None
     contains: str | None = None
     auth: Auth | None = None  # holds only while the provider is called with this scheme
+    until_tomorrow: bool = False
 
 
 class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

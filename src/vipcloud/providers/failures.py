@@ -1,11 +1,16 @@
 """What an upstream's failure means: for the caller, for the next attempt, and for our account there.
 
 Status alone misleads on every provider (429 may be an empty balance, 400 our own stale mapping), so the body decides
-first: the provider's error rules in the catalogue, in order, over status, code, type and message; then the status.
+first. What it says is looked for in this order: MiniMax's `base_resp`, also in an answer of status 200; its number at
+the end of the message; `code`, inside `error` or beside the message; `type`; the message. Over these go the provider's
+error rules in the catalogue, in their order; only then the status.
+
+What a caller is told of an upstream's words is what a caller can act on, without what names our account or its host.
 Nothing here keeps state; health and routing act on what `Failure` says.
 """
 
 import re
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -27,20 +32,35 @@ AccountEffect = Literal["cooling", "suspended", "removed", "no_access"]
 
 MESSAGE_CHARS_MAX = 500
 RETRY_AFTER_S_MAX = 86_400.0
+RESET_S_MAX = 8 * 86_400.0  # plans count by the week
 CLIENT_RETRY_AFTER_S_DEFAULT = 5.0
 CLIENT_RETRY_AFTER_S_MAX = 60.0  # SDKs give up on a longer wait, or take it whole
 
-_RETRY_IN = re.compile(r"(?:after|in)\s+(\d{1,6}(?:\.\d{1,3})?)\s*(?:s\b|sec)", re.IGNORECASE | re.ASCII)
+_RETRY_IN = re.compile(
+    r"(?:after|in)\s+(\d{1,6}(?:\.\d{1,3})?)\s*(ms|milliseconds?|s|sec\w*|m|min\w*|h|hours?)\b",
+    re.IGNORECASE | re.ASCII,
+)
+_UNIT_S = {"m": 60.0, "s": 1.0, "h": 3600.0}
+_RESET_AT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.IGNORECASE | re.ASCII
+)
+_PROVIDERS_ZONE = timezone(timedelta(hours=8))  # a time without a zone, and midnight, are Beijing's
 _TRAILING_CODE = re.compile(r"\((\d{4})\)\s*$", re.ASCII)
 _SECRETS = re.compile(
     r"""
       (?<=bearer\s)\S+                                    # an Authorization value
     | \bsk-[\w*.-]{3,}                                    # keys of the sk- kind, whole or starred
     | \beyJ[\w-]+(?:\.[\w-]+){1,2}                        # a JWT
-    | \b[0-9a-fA-F]{24,}(?:\.\w+)?                        # id.secret, or a long number in hex
+    | \b[0-9a-f]{24,}(?:\.\w+)?                           # id.secret, or a long number in hex
+    | \b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b     # a UUID
     | \*{3,}[\w-]*                                        # what is left of a key that was starred out
     | (?<=key:\s)\S+ | (?<=key=)\S+                       # "your api key: …"
+    | <?\b(?:org|ak|app|proj|project|acct|account|ws|user|uid|group|tenant)-(?=[\w-]*\d)[\w-]{3,}>?  # who we are there
+    | (?<=account\s)\d{4,} | (?<=account:\s)\S+ | (?<=group_id:\s)\S+ | (?<=groupid=)\S+
     | \b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{32,}          # anything else as long and mixed as a key
+    | \b[a-z][a-z0-9+.-]*://[^\s"'<>]+                    # addresses
+    | \b(?:[a-z0-9-]+\.)+(?:com|cn|net|org|io|ai|chat|cloud|internal|local|svc)\b(?::\d+)?(?:/[^\s"'<>]*)?
+    | \b\d{1,3}(?:\.\d{1,3}){3}\b(?::\d+)?
     """,
     re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
@@ -82,6 +102,7 @@ _BY_STATUS: dict[int, FailureKind] = {
     409: "server_error",
     410: "stale_mapping",
     425: "server_error",
+    499: "server_error",  # it took us for gone
     429: "rate_limited",
     503: "overloaded",
     529: "overloaded",
@@ -136,7 +157,7 @@ class Failure(Struct, frozen=True, kw_only=True):
             case "overloaded":
                 return UpstreamFailed("The provider of this model is overloaded.", retry_after_s=self.retry_after_s)
             case "server_error":
-                return UpstreamFailed(f"The provider failed: {self.message or 'it gave no reason'}")
+                return UpstreamFailed("The provider failed to answer.")
             case "malformed":
                 return UpstreamFailed("The provider's answer could not be read.")
             case _:
@@ -163,21 +184,24 @@ def classify(
     if facts is None:
         kind = _BY_STATUS_ALONE.get(status, "server_error" if status >= 500 else "malformed")
         return _failure(kind, status, _Facts(message=_plain(body)), _header_s(retry_after, now_s))
-    kind = _ruled(provider, status, facts) or _by_status(status)
-    return _failure(kind, status, facts, _header_s(retry_after, now_s) or _message_s(facts.message))
+    rule = _ruled(provider, status, facts)
+    kind = _by_status(status) if rule is None else rule.kind
+    return _failure(kind, status, facts, _header_s(retry_after, now_s) or _wait_s(rule, facts.message, now_s))
 
 
-def classify_event(provider: Provider, payload: dict[str, Any]) -> Failure:
-    """The meaning of an error object inside a stream. It has no status: rules that know only a status do not apply."""
+def classify_event(provider: Provider, payload: dict[str, Any], *, now_s: float | None = None) -> Failure:
+    """The meaning of an error object inside an answer of status 200. It has no status of its own: rules that know only
+    a status do not apply."""
     facts = _facts(provider, payload)
     if facts is None:
         return _failure("malformed", 200, _Facts(), None)
-    kind = _ruled(provider, None, facts) or "server_error"
-    return _failure(kind, 200, facts, _message_s(facts.message))
+    rule = _ruled(provider, None, facts)
+    kind = "server_error" if rule is None else rule.kind
+    return _failure(kind, 200, facts, _wait_s(rule, facts.message, now_s))
 
 
 def mask(text: str) -> str:
-    """`text` with all that looks like a key or a token starred out."""
+    """`text` with all starred out that looks like a key or a token, names our account, or is an address."""
     return _SECRETS.sub("***", text)
 
 
@@ -214,7 +238,7 @@ def _facts(provider: Provider, payload: Any) -> _Facts | None:
     if not isinstance(payload, dict):
         return None
     base = payload.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code") not in (None, 0):
+    if isinstance(base, dict) and base.get("status_code") not in (None, 0, "0"):
         return _Facts(code=_text(base.get("status_code")), message=_text(base.get("status_msg")) or "")
     inner = payload.get("error", payload)
     if isinstance(inner, str):
@@ -240,8 +264,8 @@ def _text(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _ruled(provider: Provider, status: int | None, facts: _Facts) -> FailureKind | None:
-    return next((rule.kind for rule in provider.errors if _fits(rule, provider, status, facts)), None)
+def _ruled(provider: Provider, status: int | None, facts: _Facts) -> ErrorRule | None:
+    return next((rule for rule in provider.errors if _fits(rule, provider, status, facts)), None)
 
 
 def _fits(rule: ErrorRule, provider: Provider, status: int | None, facts: _Facts) -> bool:
@@ -249,11 +273,15 @@ def _fits(rule: ErrorRule, provider: Provider, status: int | None, facts: _Facts
     return (
         (said or status is not None)
         and (rule.status is None or status is None or rule.status == status)
-        and (not rule.codes or facts.code in rule.codes)
+        and (not rule.codes or (facts.code is not None and _is_one_of(facts.code, rule.codes)))
         and (rule.type is None or rule.type == facts.type)
         and (rule.contains is None or rule.contains.lower() in facts.message.lower())
         and (rule.auth is None or rule.auth == provider.auth)
     )
+
+
+def _is_one_of(code: str, codes: frozenset[str]) -> bool:
+    return code in codes or any(one.endswith("*") and code.startswith(one[:-1]) for one in codes)
 
 
 def _by_status(status: int) -> FailureKind:
@@ -283,9 +311,32 @@ def _header_s(text: str | None, now_s: float | None) -> float | None:
         return None
 
 
-def _message_s(message: str) -> float | None:
+def _wait_s(rule: ErrorRule | None, message: str, now_s: float | None) -> float | None:
+    """What the message says, "after 3 seconds" or "resets at 2026-05-15T15:00:00Z", or else what the rule does."""
     found = _RETRY_IN.search(message)
-    return _bounded(float(found.group(1))) if found else None
+    if found:
+        unit = found.group(2).lower()
+        scale = 0.001 if unit.startswith(("ms", "mil")) else _UNIT_S[unit[0]]
+        return _bounded(float(found.group(1)) * scale)
+    if now_s is None:
+        return None
+    reset = _RESET_AT.search(message)
+    if reset:
+        return _until(reset, now_s)
+    if rule is not None and rule.until_tomorrow:
+        now = datetime.fromtimestamp(now_s, _PROVIDERS_ZONE)
+        return timedelta(days=1).total_seconds() - (now.hour * 3600 + now.minute * 60 + now.second)
+    return None
+
+
+def _until(reset: re.Match[str], now_s: float) -> float | None:
+    day, clock, zone = reset.groups()
+    zone = {"Z": "+00:00", "UTC": "+00:00", "": "+08:00"}.get((zone or "").upper(), zone)
+    try:
+        seconds = datetime.fromisoformat(f"{day}T{clock}{zone}").timestamp() - now_s
+    except ValueError:
+        return None
+    return min(seconds, RESET_S_MAX) if seconds > 0 else None
 
 
 def _bounded(seconds: float) -> float | None:
