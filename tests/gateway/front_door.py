@@ -31,7 +31,13 @@ from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from wire import Answer, Wire, dial
 
-KEYS = {"deepseek": ("sk-ours",), "zhipu": ("ours.secret",), "moonshot": ("sk-ours",), "dashscope": ("sk-ours",)}
+KEYS = {
+    "deepseek": ("sk-ours",),
+    "zhipu": ("ours.secret",),
+    "moonshot": ("sk-ours",),
+    "dashscope": ("sk-ours",),
+    "minimax": ("sk-ours",),
+}
 WAIT_S = 5.0
 
 T = TypeVar("T")

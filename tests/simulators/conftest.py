@@ -1,15 +1,14 @@
 """A simulated provider without a socket: one call in, the bytes it would send out."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from asking import HOW
+from asking import HOW, Client, Opener
 
-from vipcloud.simulators import faults, script
-from vipcloud.simulators.app import VENDORS
+from vipcloud.simulators import app, faults, script
 from vipcloud.simulators.script import Call, End, Head, SimulatorOptions, Step, Vendor, Wait, Whole, Write
 
 WALL_S = 1_794_700_000.0
@@ -76,7 +75,7 @@ class Bench:
 
     def __init__(self, provider: str, **options: Any) -> None:
         self.provider = provider
-        self.vendor: Vendor = VENDORS[provider](SimulatorOptions(**{"keep_alive_every": 0, **options}))
+        self.vendor: Vendor = app.VENDORS[provider](SimulatorOptions(**{"keep_alive_every": 0, **options}))
 
     def call(
         self,
@@ -110,3 +109,18 @@ class Bench:
 @pytest.fixture
 def bench() -> Callable[..., Bench]:
     return Bench
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Opener]:
+    servers = []
+
+    async def opened(provider: str, **options: Any) -> Client:
+        settings = SimulatorOptions(**{"keep_alive_every": 0, **options})
+        server, port = await app.start(provider, "127.0.0.1", 0, settings)
+        servers.append(server)
+        return Client(provider, port)
+
+    yield opened
+    for server in servers:
+        await server.close(0)

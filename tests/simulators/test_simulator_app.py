@@ -2,97 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from asking import HOW
+from asking import HOW, Opener
 
 from vipcloud.simulators import app
-from vipcloud.simulators.script import SimulatorOptions
-
-
-@dataclass
-class Answer:
-    """`body` has chunked coding taken off; `whole` is false where the connection broke before its end."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    whole: bool
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Client:
-    """Speaks to one simulator, one connection per request."""
-
-    def __init__(self, provider: str, port: int) -> None:
-        self.provider = provider
-        self.port = port
-
-    async def send(
-        self, method: str, path: str, body: bytes = b"", **headers: str
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        head = f"{method} {path} HTTP/1.1\r\nhost: sim\r\ncontent-length: {len(body)}\r\n{lines}\r\n"
-        writer.write(head.encode() + body)
-        return reader, writer
-
-    async def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-        reader, writer = await self.send(method, path, body, **headers)
-        answer = await read(reader)
-        writer.close()
-        return answer
-
-    def body(self, text: str, **fields: Any) -> bytes:
-        messages = [{"role": "user", "content": text}]
-        how = HOW[self.provider]
-        return json.dumps({"model": how.model, "messages": messages, **how.fields, **fields}).encode()
-
-    async def chat(self, text: str = "Hello!", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
-        headers = {"authorization": f"Bearer {HOW[self.provider].key}", **(headers or {})}
-        return await self.request("POST", HOW[self.provider].path, self.body(text, **fields), **headers)
-
-    async def log(self) -> list[Any]:
-        return (await self.request("GET", "/_sim/log")).json
-
-
-async def read(reader: asyncio.StreamReader) -> Answer:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    status = int(head[0].split()[1])
-    if "content-length" in headers:
-        return Answer(status, headers, await reader.readexactly(int(headers["content-length"])), whole=True)
-    body = b""
-    try:
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            body += (await reader.readexactly(size + 2))[:-2]
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return Answer(status, headers, body, whole=False)
-    return Answer(status, headers, body, whole=True)
-
-
-Opener = Callable[..., Awaitable[Client]]
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Opener]:
-    servers = []
-
-    async def opened(provider: str, **options: Any) -> Client:
-        settings = SimulatorOptions(**{"keep_alive_every": 0, **options})
-        server, port = await app.start(provider, "127.0.0.1", 0, settings)
-        servers.append(server)
-        return Client(provider, port)
-
-    yield opened
-    for server in servers:
-        await server.close(0)
 
 
 @pytest.mark.parametrize("provider", app.PROVIDERS)
@@ -104,7 +18,7 @@ async def test_a_provider_answers_whole_and_in_a_stream(simulator: Opener, provi
     stream = await client.chat(stream=True)
     assert stream.headers["transfer-encoding"] == "chunked"
     assert stream.headers["content-type"].startswith("text/event-stream")
-    assert stream.body.endswith(b"data: [DONE]\n\n")
+    assert stream.body.endswith(b"data: [DONE]\n\n") == HOW[provider].done
     assert stream.whole
 
 

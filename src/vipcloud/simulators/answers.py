@@ -249,6 +249,17 @@ def _without_json(text: str) -> str:
     return f"{before} {rest.rpartition('}')[2]}" if brace and "}" in rest else text
 
 
+_TOLD_JSON = re.compile(
+    r"\b(?:answer|format|give|output|produce|reply|respond|return|write)\w*\b[^.\n]{0,100}\bjson\b", re.I
+)
+
+
+def told_json(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a system message or the last user message says in words that the answer is to be JSON."""
+    told = [text_of(message) for message in messages if message.get("role") == "system"]
+    return any(_TOLD_JSON.search(text[-READ_CHARACTERS_MAX:]) for text in (*told, last_user_text(messages)))
+
+
 _KEYS = re.compile(r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*(?:called|named|:|are|of)?\s*([^.;\n]{1,200})", re.I)
 _KEY = re.compile(r"[\"'`“]?([A-Za-z_][A-Za-z0-9_]{0,40})[\"'`”]?")
 _EXAMPLE_KEY = re.compile(r"[{,]\s*\"([A-Za-z_][A-Za-z0-9_]{0,40})\"\s*:")

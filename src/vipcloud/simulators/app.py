@@ -20,12 +20,14 @@ from vipcloud.http.server import Exchange, Handler, HTTPServer
 from vipcloud.settings import ServerSettings
 from vipcloud.simulators import answers, faults, script, vendor
 from vipcloud.simulators.deepseek import DeepSeek
+from vipcloud.simulators.minimax import MiniMax
 from vipcloud.simulators.moonshot import Moonshot
 from vipcloud.simulators.script import NOT_JSON, Call, End, Fault, Head, Reply, SimulatorOptions, Vendor, Wait, Write
 from vipcloud.simulators.zhipu import Zhipu
 
 VENDORS: Mapping[str, Callable[[SimulatorOptions], Vendor]] = {
     "deepseek": DeepSeek,
+    "minimax": MiniMax,
     "moonshot": Moonshot,
     "zhipu": Zhipu,
 }

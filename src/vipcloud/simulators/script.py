@@ -149,7 +149,7 @@ class SimulatorOptions:
     first_token_ms: float = 0.0  # before the first token; `[[first_token_ms=500]]` overrides it
     keep_alive_every: int = 3  # DeepSeek: each n-th answer is preceded by a keep-alive; 0 is never
     concurrency_max: int | None = None  # in flight per account and model; None is the provider's own number
-    requests_per_minute_max: int | None = None  # Moonshot, DashScope; None is as the account's name says
+    requests_per_minute_max: int | None = None  # Moonshot, DashScope, MiniMax; None is as the account's name says
     tokens_per_minute_max: int | None = None  # likewise
     log_requests_max: int = 1024
     log_bytes_max: int = 64 << 20  # of request bodies kept for the log
