@@ -26,7 +26,7 @@ from vipcloud.ledger import store as ledger
 from vipcloud.ledger.journal import Settled
 from vipcloud.money import NanoUSD
 from vipcloud.providers.catalog import Candidate
-from vipcloud.settings import Secret, Settings, UpstreamSettings
+from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from wire import Answer, Wire, dial
@@ -221,6 +221,10 @@ class Upstream:
         """The coming calls fail so, one after the other."""
         await self._ask("POST", "/_sim/faults", json.dumps({"faults": faults}).encode())
 
+    async def always(self, fault: str) -> None:
+        """Every call fails so, until it is `none`."""
+        await self._ask("POST", "/_sim/faults", json.dumps({"always": fault}).encode())
+
     async def ended(self, calls: int = 1) -> list[dict[str, Any]]:
         """The log, as soon as it has so many calls and all of them are over."""
         return await comes_true(
@@ -383,9 +387,13 @@ async def opened(
     auth: dict[str, str] | None = None,
     clock: Clock | None = None,
     housekeeping: bool = False,
+    spare: bool = False,
     **groups: Any,
 ) -> AsyncIterator[House]:
-    """A house that runs. `keys` are ours at the providers; `groups` are settings."""
+    """A house that runs. `keys` are ours at the providers; `groups` are settings.
+
+    With `spare` there is a second account at DeepSeek, with an endpoint of its own: `upstreams["spare"]`.
+    """
     keys = {**KEYS, **(keys or {})}
     async with AsyncExitStack() as stack:
         upstreams = {}
@@ -401,6 +409,16 @@ async def opened(
             )
             for provider, upstream in upstreams.items()
         }
+        if spare:
+            server, port = await simulators.start("deepseek", "127.0.0.1", 0)
+            stack.push_async_callback(server.close, 0)
+            upstreams["spare"] = Upstream(server, port)
+            first = configured["deepseek"]
+            accounts = (
+                UpstreamAccountSettings(name="main", keys=first.keys, base_url=first.base_url),
+                UpstreamAccountSettings(name="spare", keys=first.keys, base_url=f"http://127.0.0.1:{port}"),
+            )
+            configured["deepseek"] = UpstreamSettings(accounts=accounts)
         settings = with_settings(Settings(data=data, upstreams=configured), {"gateway": {"poll_interval_s": 0.02}})
         settings = with_settings(settings, groups)
         engine = storage.open_engine(settings.store_url)

@@ -16,7 +16,7 @@ import structlog
 
 from vipcloud.accounts.directory import Account
 from vipcloud.clock import Clock
-from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.openai import ChatRequest, PlainChat, UserMessage
 from vipcloud.errors import GatewayError, NoUpstream, RateLimited, SettingsError, UpstreamFailed, UpstreamTimeout
 from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
 from vipcloud.http.headers import header_block
@@ -40,7 +40,8 @@ ERROR_BYTES_MAX = 65536
 USER_AGENT = "vipcloud/0.1"
 REVIEW_S = 0.25  # how often it is looked whether all is well again
 RETRY_AFTER_S_MAX = 60.0  # SDKs give up on a longer wait, or take it whole
-STICKY_CHARS = 2048  # of a conversation's first messages
+STICKY_MESSAGES = 4  # at most, and no more than up to the first of the user
+STICKY_CHARS = 2048  # of each
 AT_ONCE = 1000  # the weight of a failure that opens a breaker by itself
 TIME_OUT_WEIGHT = 2  # each makes a caller wait
 BLAMELESS = frozenset({"rate_limited", "bad_request", "context_length", "content_filter", "output_filtered"})
@@ -482,11 +483,13 @@ def account_settings(provider: Provider, settings: UpstreamSettings) -> list[Ups
 
 def conversation(request: ChatRequest, customer: Account) -> Hashable:
     """What stays the same of a conversation from turn to turn: whose it is, its model, and how it began."""
-    began = []
-    for message in request.messages[:2]:
+    began = [customer.id, request.model]
+    for message in request.messages[:STICKY_MESSAGES]:
         content = message.content
-        began.append(content[:STICKY_CHARS] if isinstance(content, str) else None)
-    return hash((customer.id, request.model, *began))
+        began.append(content[:STICKY_CHARS] if isinstance(content, str) else "")
+        if isinstance(message, UserMessage):
+            break
+    return hash(tuple(began))
 
 
 def check_names(settings: Iterable[str], catalog: Catalog) -> None:

@@ -833,7 +833,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _give_up(self, exchange: Exchange) -> None:
         """The handler has ended but its answer has not."""
-        if exchange.started or exchange.gone:
+        if exchange.started or exchange.gone or self._transport.is_closing():
             self.abort()
             return
         log.error("handler gave no answer", method=exchange.method, path=exchange.path)

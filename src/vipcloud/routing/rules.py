@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 from vipcloud.routing.breaker import Breaker
 from vipcloud.routing.health import AccountHealth
 
+OUT_OF_SERVICE = ("suspended", "removed", "no_access")  # until someone acts
+
 
 class Load(Protocol):
     """An account as routing sees it: how many requests run there, for which share of them."""
@@ -84,7 +86,7 @@ def last_resort(routes: Iterable[R], now_s: float) -> R | None:
     found: list[R] = []
     for route in routes:
         status = route.health.status(route.model, now_s)
-        if status == "active" or (status in ("suspended", "removed", "no_access") and route.breaker.usable(now_s)):
+        if status == "active" or (status in OUT_OF_SERVICE and route.breaker.usable(now_s)):
             found.append(route)
     found.sort(key=lambda route: (route.breaker.free_in_s(now_s), route.preference))
     return next((route for route in found if route.breaker.force(now_s)), None)
@@ -92,7 +94,11 @@ def last_resort(routes: Iterable[R], now_s: float) -> R | None:
 
 def free_in_s(routes: Iterable[Route], now_s: float) -> float:
     """Seconds until the first of them may serve again; 0 if one may now, or if there are none."""
-    return min(
-        (max(route.health.free_in_s(route.model, now_s), route.breaker.free_in_s(now_s)) for route in routes),
-        default=0.0,
-    )
+    return min((_free_in_s(route, now_s) for route in routes), default=0.0)
+
+
+def _free_in_s(route: Route, now_s: float) -> float:
+    breaker_s = route.breaker.free_in_s(now_s)
+    if route.health.status(route.model, now_s) in OUT_OF_SERVICE:
+        return breaker_s  # then it is the last resort
+    return max(route.health.free_in_s(route.model, now_s), breaker_s)

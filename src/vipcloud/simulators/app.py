@@ -1,6 +1,7 @@
 """A simulated provider as an HTTP handler: plays the steps, keeps the log, takes faults for coming requests.
 
     POST   /_sim/faults   {"faults": ["status:500", "none", "cut:2"]}, or one fault a line; each is used once
+    POST   /_sim/faults   {"always": "status:500"} for every request, until it is "none"
     GET    /_sim/faults   those still waiting        DELETE /_sim/faults   forget them
     GET    /_sim/log      the requests as received   DELETE /_sim/log      forget them
     GET    /_sim          what faults and directives there are
@@ -96,6 +97,7 @@ class Simulator:
         self.vendor: Vendor = VENDORS[provider](options)
         self._options = options
         self._clock = clock
+        self._always: tuple[Fault, ...] = ()
         self._queue: deque[str] = deque(maxlen=QUEUED_FAULTS_MAX)
         self._log: deque[LogEntry] = deque()
         self._log_bytes = 0
@@ -151,7 +153,7 @@ class Simulator:
             asked += self._first(faults.parse(text), body)
         if self._queue and exchange.method == "POST":
             asked += faults.parse(self._queue.popleft())
-        return asked
+        return asked + self._always if exchange.method == "POST" else asked
 
     def _first(self, asked: tuple[Fault, ...], body: bytes) -> tuple[Fault, ...]:
         """Leaves out the faults of a message that has been answered with them `first:N` times."""
@@ -208,6 +210,11 @@ class Simulator:
 
     def _enqueue(self, exchange: Exchange, body: bytes) -> None:
         try:
+            always = script.decode(body)
+            if isinstance(always, dict) and isinstance(text := always.get("always"), str):
+                self._always = faults.parse(text)
+                answer_json(exchange, [text])
+                return
             wanted = queued_faults(body)
             for text in wanted:
                 faults.parse(text)

@@ -1,10 +1,11 @@
 """Failures on demand. PURE: a fault bends the steps of an answer, whoever plays them.
 
-Three ways to ask for one, which may be combined:
+Four ways to ask for one, which may be combined:
 
     in the last user message   [[fault=status:429]]        [[fault=cut:5,drip:3:1]]
     in a header                x-sim-fault: stall:3:20
     for coming requests        POST /_sim/faults  {"faults": ["status:500", "none", "cut:2"]}, each used once
+    for all of them            POST /_sim/faults  {"always": "status:500"}, until it is "none"
 
 `CATALOGUE` lists them with their arguments' defaults. Counts of events count text, reasoning and tool call deltas.
 """
@@ -43,13 +44,17 @@ CATALOGUE: Mapping[str, Spec] = {
     ),
     "retry-after": Spec("add a Retry-After header of N seconds", ("1",)),
     # Silence.
+    "reset": Spec("cut the connection before the head"),
     "hang": Spec("wait S seconds before the head", (FOREVER_S,)),
     "hang-body": Spec("wait S seconds between the head and the first byte of the body", (FOREVER_S,)),
     "stall": Spec("after N events wait S seconds", ("3", FOREVER_S)),
     "keep-alive": Spec("for S seconds send keep-alives, one every MS milliseconds, before the answer", ("1", "100")),
+    "mute": Spec("send the head and what comes before the first token, then wait S seconds", (FOREVER_S,)),
     # Broken endings.
     "cut": Spec("after N events (half of an unstreamed body) cut the connection", ("3",)),
     "eof": Spec("after N events (half of an unstreamed body) end the answer properly", ("3",)),
+    "empty": Spec("end the answer properly after its head"),
+    "endless": Spec("say each delta N times more, MS milliseconds apart", ("1000", "1")),
     "no-done": Spec("leave out `data: [DONE]`"),
     "close": Spec("close the connection after the answer"),
     # Broken content.
@@ -144,6 +149,34 @@ def in_pieces(steps: Steps) -> Steps:
             yield End.FINISH
         else:
             yield step
+
+
+def reset(steps: Steps) -> Steps:
+    yield from (End.ABORT for _ in (next(steps, None),))  # the answer is made, and thrown away
+
+
+def empty(steps: Steps) -> Steps:
+    for step in steps:
+        if isinstance(step, Head):
+            headers = tuple(header for header in step.headers if header[0] != "content-length")
+            yield Head(step.status, headers)
+    yield End.FINISH
+
+
+def mute(steps: Steps, seconds: float) -> Steps:
+    """What stands before the first token of a stream goes out: comments, a role."""
+    for step in steps:
+        if isinstance(step, Write) and step.kind not in ("comment", "open"):
+            yield Wait(seconds)
+        yield step
+
+
+def endless(steps: Steps, times: float, every_ms: float) -> Steps:
+    for step in steps:
+        yield step
+        if isinstance(step, Write) and step.kind == "delta":
+            for _ in range(int(times)):
+                yield Write(step.data, "delta", every_ms / 1000)
 
 
 def hang(steps: Steps, seconds: float) -> Steps:
@@ -311,6 +344,9 @@ BENDERS: Mapping[str, Callable[..., Steps]] = {
     "no-done": no_done,
     "cut": cut,
     "eof": eof,
+    "empty": empty,
+    "mute": mute,
+    "endless": endless,
     "malformed": malformed,
     "giant": giant,
     "comments": comments,
@@ -324,5 +360,8 @@ BENDERS: Mapping[str, Callable[..., Steps]] = {
     "drip": drip,
     "utf8": utf8,
     "retry-after": retry_after,
+    "reset": reset,
 }
-NEEDS_PIECES = frozenset(("cut", "eof", "error", "stall", "blank", "keep-alive", "hang-body", "batch", "drip", "utf8"))
+NEEDS_PIECES = frozenset(
+    ("empty", "mute", "cut", "eof", "error", "stall", "blank", "keep-alive", "hang-body", "batch", "drip", "utf8")
+)
