@@ -85,6 +85,7 @@ BOOK = {
     ],
     "hours": {
         "deepseek-peak": {
+            "cache_write": "0.375",
             "input": "0.30",
             "cached_input": "0.006",
             "output": "1.2",
@@ -105,22 +106,23 @@ EDGES_S = [  # of Beijing's peak on a Wednesday, in UTC; a weekend, a holiday, a
 ] + [int(datetime(2026, 10, 1, 1, tzinfo=UTC).timestamp()), CHANGE_S]
 
 
-def oracle(at_s: int, prompt: int, cached: int, completion: int) -> int:
+def oracle(at_s: int, prompt: int, cached: int, written: int, completion: int) -> int:
     """Nano-dollars, from the text of the rows, by another way than the code's: fractions, and the hour in UTC."""
     moment = datetime.fromtimestamp(at_s, UTC)
     holiday = (moment + timedelta(hours=8)).date() in {date(2026, 10, day) for day in range(1, 8)}
     workday = (moment + timedelta(hours=8)).weekday() < 5 and not holiday
     peak = workday and (1 <= moment.hour < 4 or 6 <= moment.hour < 10)
     if at_s >= CHANGE_S:
-        words = ("0.111111", "0.111111", "0.999999")
+        words = ("0.111111", "0.111111", "0.111111", "0.999999")
     elif peak:
-        words = ("0.7", "0.7", "2.666666") if prompt >= 32_000 else ("0.30", "0.006", "1.2")
+        words = ("0.7", "0.7", "0.7", "2.666666") if prompt >= 32_000 else ("0.30", "0.006", "0.375", "1.2")
     elif prompt >= 32_000:
-        words = ("0.35", "0.03", "1.333333")
+        words = ("0.35", "0.03", "0.35", "1.333333")
     else:
-        words = ("0.15", "0.003", "0.9" if completion >= 200 else "0.6")
-    input_, cache, output = (Fraction(word) / 1_000_000 for word in words)
-    return int(((prompt - cached) * input_ + cached * cache + completion * output) * 1_000_000_000 // 1)
+        words = ("0.15", "0.003", "0.15", "0.9" if completion >= 200 else "0.6")
+    counts = (prompt - cached - written, cached, written, completion)
+    dollars = sum(count * Fraction(word) / 1_000_000 for count, word in zip(counts, words, strict=True))
+    return int(dollars * 1_000_000_000 // 1)
 
 
 moments = st.builds(int.__add__, st.sampled_from(EDGES_S), st.integers(-2, 2) | st.integers(-40_000, 40_000))
@@ -128,13 +130,16 @@ prompts = st.integers(1, 70_000) | st.sampled_from([31_999, 32_000, 32_001])
 completions = st.integers(0, 1000) | st.sampled_from([199, 200, 201])
 
 
-@given(moments, prompts, st.floats(0, 1), completions)
-def test_a_charge_is_the_oracles_at_every_hour_in_every_tier(at_s: int, prompt: int, part: float, out: int) -> None:
-    cached = int(prompt * part)
+@given(moments, prompts, st.floats(0, 1), st.floats(0, 1), completions)
+def test_a_charge_is_the_oracles_at_every_hour_in_every_tier(
+    at_s: int, prompt: int, hit: float, put: float, completion: int
+) -> None:
+    cached = int(prompt * hit)
+    written = int((prompt - cached) * put)
     price = PRICES_OVER_TIME.at(at_s)
-    used = usage.of(prompt, out, cached_tokens=cached)
-    assert rules.cost(used, price) == oracle(at_s, prompt, cached, out)
-    assert rules.cost(used, price) <= rules.ceiling(prompt, out, price)
+    used = usage.of(prompt, completion, cached_tokens=cached, cache_write_tokens=written)
+    assert rules.cost(used, price) == oracle(at_s, prompt, cached, written, completion)
+    assert rules.cost(used, price) <= rules.ceiling(prompt, completion, price)
 
 
 @given(moments, prompts, prompts, completions, completions)

@@ -24,7 +24,7 @@ from vipcloud.ledger.store import LedgerError
 from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage
-from vipcloud.storage import migrate
+from vipcloud.storage import files, migrate
 
 PIPED_WIDTH = 10_000  # columns: nobody looks at it, and a line is a row
 
@@ -120,15 +120,53 @@ def load_catalog(settings: Settings) -> Catalog:
         raise SettingsError(f"{path}: {error}") from error
 
 
+def edit_catalog(settings: Settings, edit: Callable[[str], str]) -> bool:
+    """Put `edit` of the operator's catalogue in its place; whether that changed it. Raises SettingsError.
+
+    A text that would not load is not written.
+    """
+    path = settings.catalog_path
+
+    def checked(text: str) -> str:
+        changed = edit(text)
+        Catalog.load(packaged_toml(), changed)
+        return changed
+
+    try:
+        return files.rewrite(path, checked)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be changed: {error}.") from error
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
 def print_json(value: object) -> None:
     out.out(json.dumps(value, ensure_ascii=False))
 
 
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Names and values, one below the other; in a terminal a long value goes on below where it began."""
+    width = max(map(len, fields)) + 2
+    for name, value in fields.items():
+        lines = Text(value).wrap(out, out.width - width) if out.is_terminal else [Text(value)]
+        for place, line in enumerate(lines):
+            out.print(Text.assemble((("" if place else name).ljust(width), "bold"), line))
+
+
+def note(title: str, text: str) -> None:
+    """Something to know, on standard error: it is no part of what was asked for."""
+    err.print(f"[yellow]{title}[/] {escape(text)}", soft_wrap=not err.is_terminal)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[str] = frozenset()) -> None:
-    """A table; `numbers` are the columns that are aligned to the right. Only a terminal has cells broken to fit it."""
+    """A table; `numbers` are the columns that are aligned to the right, and never broken.
+
+    Only a terminal has other cells broken to fit it.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        number = column in numbers
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         table.add_row(*map(Text, row))
     console = out if out.is_terminal else Console(width=PIPED_WIDTH)

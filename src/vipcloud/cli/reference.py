@@ -11,8 +11,9 @@ import typer.main
 from msgspec import Meta, Struct
 
 from vipcloud import errors
-from vipcloud.cli import context
+from vipcloud.cli import context, models
 from vipcloud.cli.main import app
+from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import PREFIX, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
 
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
@@ -80,6 +81,28 @@ def cli_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def margins_page() -> str:
+    """docs/reference/margins.md"""
+    lines = [
+        "# Margins\n",
+        NOTE,
+        "What the packaged catalogue leaves of each price: upstreams' list prices in US dollars per million tokens,",
+        "and the per cent of our price that remains. Upstreams stand in the order in which they are tried. What stands",
+        "behind a comma is for calls in the hours of a calendar, or from a size on. `vipcloud models show` prints the",
+        "same of your own catalogue.",
+    ]
+    for model in Catalog.load(packaged_toml()).models.values():
+        columns, rows = models.margin_table(model, 0.0)
+        alias = f", an alias of `{model.alias_of}`" if model.alias_of else ""
+        lines += [f"\n## `{model.id}`\n", f"{model.status}{alias}\n"]
+        lines += [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+        lines += [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in rows]
+        below = ", ".join(loss.words for loss in models.losses(model, 0.0))
+        if below:
+            lines.append(f"\n**Below cost** at {below}.")
+    return "\n".join(lines) + "\n"
+
+
 def _command(command: Any, parent: Any) -> list[str]:
     path = parent.command_path
     lines: list[str] = []
@@ -114,7 +137,8 @@ def _row(name: str, default: object, meta: Meta | None) -> str:
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in (("settings", settings_page), ("errors", errors_page), ("cli", cli_page)):
+    pages = {"settings": settings_page, "errors": errors_page, "cli": cli_page, "margins": margins_page}
+    for name, page in pages.items():
         (folder / f"{name}.md").write_text(page(), encoding="utf-8")
         context.out.print(f"wrote {folder / name}.md")
 

@@ -212,6 +212,7 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
 class Model(Struct, frozen=True, kw_only=True, eq=False):
     """What a customer names. `candidates` stand in order of preference; empty only where the status is `soon`.
 
+    `listed` are those and the ones on providers that are not ready, in the catalogue's order: nothing is sent to these.
     `on_sale` and `takes_plain` follow from the rest: the model can be called at all, and every candidate can serve any
     `PlainChat`.
     """
@@ -229,6 +230,7 @@ class Model(Struct, frozen=True, kw_only=True, eq=False):
     prices: PriceBook | None
     alias_of: str | None
     candidates: tuple[Candidate, ...]
+    listed: tuple[Candidate, ...]
     on_sale: bool
     takes_plain: bool
 
@@ -387,6 +389,7 @@ def _model(
         ),
         alias_of=row.alias_of,
         candidates=ready,
+        listed=tuple(candidates),
         on_sale=row.status != "soon" and row.price is not None,
         takes_plain=not any(candidate.quirks.user_message_required for candidate in ready),
     )

@@ -204,18 +204,20 @@ class PriceBook:
         """All that was, is and will be in force."""
         return tuple(price for version in self.versions for price in version.prices)
 
+    def version(self, wall_s: float) -> Version:
+        """The version in force at a moment, with the prices of all its hours."""
+        return next(version for version in reversed(self.versions) if version.effective_s <= wall_s)
+
+    def upcoming(self, wall_s: float) -> tuple[Version, ...]:
+        """What takes effect after a moment, in order."""
+        return tuple(version for version in self.versions if version.effective_s > wall_s)
+
     def _turn(self, wall_s: float) -> Price:
-        later_s = inf
-        for version in reversed(self.versions):
-            if version.effective_s <= wall_s:
-                break
-            later_s = version.effective_s
-        price, until_s = version.at(wall_s)
-        plain = not version.hours
-        self._since_s = version.effective_s if plain else wall_s
-        self._until_s = min(until_s, later_s)
-        self._current = price
-        return price
+        version = self.version(wall_s)
+        self._current, until_s = version.at(wall_s)
+        self._since_s = wall_s if version.hours else version.effective_s
+        self._until_s = min([until_s, *(later.effective_s for later in self.upcoming(wall_s))])
+        return self._current
 
 
 def parse_price(text: str) -> PicoUSDPerToken:
