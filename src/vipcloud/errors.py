@@ -6,6 +6,7 @@
     │   └── ContentFiltered        400  content_filter
     ├── Unauthenticated            401  invalid_api_key
     ├── InsufficientCredit         402  insufficient_credit
+    │   └── BudgetExceeded         402  budget_exceeded
     ├── Forbidden                  403  forbidden
     ├── ModelNotFound              404  model_not_found
     ├── RouteNotFound              404  not_found
@@ -101,6 +102,11 @@ class InsufficientCredit(GatewayError):
     status, type, code = 402, "insufficient_quota", "insufficient_credit"
     meaning = "The account's prepaid credit does not cover this request."
     retryable = False
+
+
+class BudgetExceeded(InsufficientCredit):
+    code = "budget_exceeded"
+    meaning = "A spending limit that the account or the key was given (per day, per month, or in all) is used up."
 
 
 class Forbidden(GatewayError):

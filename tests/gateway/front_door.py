@@ -351,8 +351,9 @@ class House:
         rows = self.rows()
         with storage.reading(self.engine) as connection:
             assert ledger.differences(connection) == []
-        for account_id, state in parts.guard._accounts.items():
-            assert (state.held_nanousd, state.leases) == (0, {}), "a hold is left over"
+        assert not any(state.leases for state in parts.guard._meters.values()), "a lease is left over"
+        for account_id, state in parts.guard._purses.items():
+            assert state.held_nanousd == 0, "a hold is left over"
             assert state.charged_nanousd == sum(row.charge_nanousd for row in rows if row.account_id == account_id)
         assert not any(account.running for account in parts.upstreams.accounts)
         assert len(parts.deadlines._members) == 0

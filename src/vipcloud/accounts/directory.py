@@ -24,6 +24,8 @@ from vipcloud.clock import Clock
 from vipcloud.errors import Forbidden, Unauthenticated, Unavailable
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.rules import Sums
+from vipcloud.limits.guard import Subject
+from vipcloud.limits.rules import Caps
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -52,15 +54,23 @@ class Account(msgspec.Struct, eq=False, weakref=True, kw_only=True):
     suspended: bool
     granted_nanousd: int
     charged_nanousd: int
+    caps: Caps | None = None
+    spent: dict[int, int] = {}
+    version: int = 0  # rises with every change
 
 
 class Principal(msgspec.Struct, eq=False):
-    """Who calls: a key that may be used. `seq` (of the change feed, when read) and `recently_used` are the cache's."""
+    """Who calls: a key that may be used. `seq` (of the change feed, when read) and `recently_used` are the cache's.
+
+    `subject` is whatever was made of the account when it had `subject_version`.
+    """
 
     key_id: str
     account: Account
     seq: int
     recently_used: bool = True
+    subject: Subject | None = None
+    subject_version: int = 0
 
 
 class _Loaded(NamedTuple):
@@ -252,6 +262,7 @@ def _update(account: Account, row: AccountRow, sums: Sums) -> None:
     account.rpm, account.rpd, account.concurrency = row.rpm, row.rpd, row.concurrency
     account.suspended = row.suspended
     account.granted_nanousd = sums.credits_nanousd
+    account.version += 1
 
 
 def _incorrect(token: bytes) -> Unauthenticated:

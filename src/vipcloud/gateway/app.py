@@ -21,7 +21,8 @@ from vipcloud.http.server import Exchange
 TYPE_JSON = b"content-type: application/json\r\n"
 EXPOSED = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-ratelimit-reset-requests, x-vipcloud-max-tokens"
+    "x-ratelimit-reset-requests, x-ratelimit-limit-requests-day, x-ratelimit-remaining-requests-day, "
+    "x-ratelimit-reset-requests-day, x-vipcloud-max-tokens"
 )
 CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
 HEAD = CORS + b"x-request-id: req_%b\r\n"

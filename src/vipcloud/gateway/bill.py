@@ -100,7 +100,7 @@ class Bill(Struct, eq=False):
             first_token_ms = duration_ms if usage is not None else None
         record = Settled(
             permit.request_id,
-            permit.account_id,
+            principal.account.id,
             principal.key_id,
             self.model.id,
             candidate.provider.id if candidate is not None else None,

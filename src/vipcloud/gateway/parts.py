@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vipcloud.accounts.directory import Account, Directory
+from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
-from vipcloud.limits.guard import Guard
-from vipcloud.limits.rules import Limits
+from vipcloud.limits.guard import Guard, Subject
+from vipcloud.limits.rules import Limits, Meter
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings, TierSettings
-
-KNOWN_LIMITS_MAX = 10_000  # combinations of tier and own numbers
 
 
 class Tiers:
@@ -21,22 +19,24 @@ class Tiers:
 
     def __init__(self, tiers: Mapping[str, TierSettings]) -> None:
         self._tiers = tiers
-        self._known: dict[tuple[str, int | None, int | None, int | None], Limits] = {}
 
-    def limits(self, account: Account) -> Limits:
-        key = (account.tier, account.rpm, account.rpd, account.concurrency)
-        return self._known.get(key) or self._resolve(*key)
+    def subject(self, principal: Principal) -> Subject:
+        """What a caller is counted by; kept with the key until its account changes."""
+        subject = principal.subject
+        if subject is None or principal.subject_version != principal.account.version:
+            subject = principal.subject = self._subject(principal)
+            principal.subject_version = principal.account.version
+        return subject
 
-    def _resolve(self, name: str, rpm: int | None, rpd: int | None, concurrency: int | None) -> Limits:
-        tier = self._tiers.get(name) or self._tiers["payg"]
-        found = Limits(
-            tier.rpm if rpm is None else rpm,
-            tier.rpd if rpd is None else rpd,
-            tier.concurrency if concurrency is None else concurrency,
+    def _subject(self, principal: Principal) -> Subject:
+        account = principal.account
+        tier = self._tiers.get(account.tier) or self._tiers["payg"]
+        limits = Limits(
+            tier.rpm if account.rpm is None else account.rpm,
+            tier.rpd if account.rpd is None else account.rpd,
+            tier.concurrency if account.concurrency is None else account.concurrency,
         )
-        if len(self._known) < KNOWN_LIMITS_MAX:
-            self._known[name, rpm, rpd, concurrency] = found
-        return found
+        return Subject((Meter(account.id, limits, " for this account"),), (account,))
 
 
 @dataclass(slots=True)

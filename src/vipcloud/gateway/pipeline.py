@@ -29,8 +29,8 @@ from vipcloud.gateway.relay import StreamRelay
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
 from vipcloud.http.client import ClientError
 from vipcloud.ledger.journal import JournalError
-from vipcloud.limits.guard import Permit
-from vipcloud.limits.rules import Ask, whole_seconds
+from vipcloud.limits.guard import Permit, Subject
+from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.metering import estimate
 from vipcloud.money import NanoUSD
 from vipcloud.providers import failures, reply, translate
@@ -41,6 +41,8 @@ from vipcloud.providers.usage import Delivered
 
 JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
+_MINUTE = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
+_DAY = _MINUTE.replace(b"requests", b"requests-day")
 
 
 async def chat(call: Call, parts: Parts) -> None:
@@ -54,16 +56,21 @@ async def chat(call: Call, parts: Parts) -> None:
         check_content_type(kind)
     token = bearer(headers)
     principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
-    body = exchange.whole
-    if body is None:
-        body = await exchange.body()
-    request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
-    model = parts.catalog.model(request.model)
-    pool = parts.upstreams.pool(model, request, principal.account)
-    started_s = parts.clock.wall_s()
-    assert model.prices is not None, "the catalogue serves no model without a price"
-    price = model.prices.at(started_s)
-    permit = await admit(call, parts, principal, request, model, price, len(body))
+    subject = parts.tiers.subject(principal)
+    try:
+        body = exchange.whole
+        if body is None:
+            body = await exchange.body()
+        request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
+        model = parts.catalog.model(request.model)
+        pool = parts.upstreams.pool(model, request, principal.account)
+        started_s = parts.clock.wall_s()
+        assert model.prices is not None, "the catalogue serves no model without a price"
+        price = model.prices.at(started_s)
+        permit = await admit(call, parts, subject, request, model, price, started_s, len(body))
+    except GatewayError:
+        await tell_standing(call, parts, subject)
+        raise
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
     try:
         await serve(Attempt(call, parts, request, model, permit, bill, pool))
@@ -100,15 +107,33 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 async def authenticate(call: Call, parts: Parts) -> Principal:
-    """Whose key this is. Raises Unauthenticated, Forbidden, Unavailable."""
-    return await parts.directory.authenticate(bearer(call.exchange.headers))
+    """Whose key this is; says how its limits stand. Raises Unauthenticated, Forbidden, Unavailable."""
+    principal = await parts.directory.authenticate(bearer(call.exchange.headers))
+    await tell_standing(call, parts, parts.tiers.subject(principal))
+    return principal
+
+
+async def tell_standing(call: Call, parts: Parts, subject: Subject) -> None:
+    """Put into the answer's head how the caller's limits stand, where no permit tells it."""
+    now_s = parts.clock.wall_s()
+    standing = await parts.guard.standing(subject, now_s)
+    if standing.limit:
+        call.head += _MINUTE % (standing.limit, standing.remaining, whole_seconds(standing.reset_s))
+    if standing.day_limit:
+        call.head += _DAY % (standing.day_limit, standing.day_remaining, whole_seconds(seconds_to_midnight(now_s)))
 
 
 async def admit(
-    call: Call, parts: Parts, principal: Principal, request: ChatRequest, model: Model, price: Price, body_bytes: int
+    call: Call,
+    parts: Parts,
+    subject: Subject,
+    request: ChatRequest,
+    model: Model,
+    price: Price,
+    started_s: float,
+    body_bytes: int,
 ) -> Permit:
     """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
-    account = principal.account
     tokens_in = body_bytes if body_bytes <= SMALL_BODY_BYTES else requests.text_bytes(request)
     if tokens_in > model.context_tokens:
         tokens_in = model.context_tokens
@@ -118,13 +143,11 @@ async def admit(
         asked = most
     rates = price.dearest(tokens_in, asked) if price.tiers else price
     ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked)
-    permit = await parts.guard.admit(call.completion_id, account, parts.tiers.limits(account), ask)
+    permit = await parts.guard.admit(call.completion_id, subject, ask, started_s)
     if permit.limit_requests:
-        call.head += b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n%b" % (
-            permit.limit_requests,
-            permit.remaining_requests,
-            b"x-ratelimit-reset-requests: %b\r\n" % whole_seconds(permit.reset_s).encode(),
-        )
+        call.head += _MINUTE % (permit.limit_requests, permit.remaining_requests, whole_seconds(permit.reset_s))
+    if permit.day_limit:
+        call.head += _DAY % (permit.day_limit, permit.day_remaining, whole_seconds(seconds_to_midnight(started_s)))
     if permit.output_tokens < asked:
         call.head += b"x-vipcloud-max-tokens: %d\r\n" % permit.output_tokens
     return permit

@@ -1,31 +1,25 @@
-"""The guard's interface: one admission over rate, day count, concurrency and credit, all or nothing.
+"""The guard's interface: one admission over rate, day count, concurrency, credit and caps, all or nothing.
 
 `local.py` keeps it in this process's memory; an implementation on a shared store takes the same calls.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
 
-from vipcloud.limits.rules import Ask, Limits
+from vipcloud.limits.rules import Ask, Caps, Meter, Standing
 from vipcloud.money import NanoUSD
 
-
-class Permit(Struct, gc=False):
-    """An admission. It must be settled exactly once; `LocalGuard` asserts it."""
-
-    request_id: str
-    account_id: str
-    held_nanousd: NanoUSD
-    output_tokens: int  # what the credit covers, at most what was asked for
-    limit_requests: int  # 0: no limit
-    remaining_requests: int
-    reset_s: float  # until the next slot of the window is free
-    settled: bool = False
+NO_CREDIT_LIMIT = 2**62  # what a key's purse is granted: its account's credit is the limit
 
 
-class Payer(Protocol):
-    """An account's money as the store last told: what was granted, and what had been charged when it was first read."""
+class Purse(Protocol):
+    """The money of an account or a key as the store last told.
+
+    `granted_nanousd` follows the store; `charged_nanousd` and `spent` (by UTC day since 1970, this month's at least)
+    are what was booked when it was first read: who counts charges begins with them.
+    """
 
     @property
     def id(self) -> str: ...
@@ -33,13 +27,56 @@ class Payer(Protocol):
     def granted_nanousd(self) -> int: ...
     @property
     def charged_nanousd(self) -> int: ...
+    @property
+    def caps(self) -> Caps | None: ...
+    @property
+    def spent(self) -> dict[int, int]: ...
+
+
+class Subject(Struct, frozen=True):
+    """Who asks: everything it is counted by, and the purses that pay, the account's first. No purse: nothing to pay."""
+
+    meters: tuple[Meter, ...]
+    purses: tuple[Purse, ...] = ()
+
+
+class Permit(Struct, gc=False):
+    """An admission. It must be settled exactly once; `LocalGuard` asserts it."""
+
+    request_id: str
+    subject: Subject
+    ask: Ask
+    day: int  # UTC, since 1970: what its charge counts in
+    held_nanousd: NanoUSD
+    output_tokens: int  # what the credit covers, at most what was asked for
+    held_tokens: int  # how much of it is held for
+    limit_requests: int  # 0: no limit
+    remaining_requests: int
+    reset_s: float  # until the next slot of the window is free
+    day_limit: int = 0
+    day_remaining: int = 0
+    settled: bool = False
 
 
 class Guard(Protocol):
-    async def admit(self, request_id: str, payer: Payer, limits: Limits, ask: Ask) -> Permit:
-        """Raises RateLimited or InsufficientCredit; a refusal consumes nothing."""
+    """`wall_s` is when the request began: its UTC day is what it counts in."""
+
+    async def admit(self, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
+        """Raises RateLimited, InsufficientCredit or BudgetExceeded; a refusal consumes nothing."""
+        ...
+
+    def extend(self, permit: Permit, tokens: int, refused: Callable[[], None]) -> None:
+        """Hold for `tokens` more of the permit's output; `refused` is called, now or later, if no credit is left."""
         ...
 
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         """Free the slot and the hold, and take `charge` (at most the hold) from the credit."""
+        ...
+
+    async def flushed(self) -> None:
+        """Wait until what was settled and extended is known where the counts are kept."""
+        ...
+
+    async def standing(self, subject: Subject, wall_s: float) -> Standing:
+        """How much of the limits is left; consumes nothing."""
         ...

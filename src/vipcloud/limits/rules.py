@@ -1,4 +1,4 @@
-"""The arithmetic of admission, without clock or store: windows, days, leases, credit.
+"""The arithmetic of admission, without clock or store: windows, days, leases, credit and caps.
 
 Published limits are exact: never more than N in any 60 s, and never fewer than N when asked. A sliding log of the
 times of admission is the only form that is both; a fixed window or GCRA admits up to 2 N around its edges.
@@ -6,6 +6,7 @@ times of admission is the only form that is both; a fixed window or GCRA admits 
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 from msgspec import Struct
 
@@ -14,38 +15,80 @@ from vipcloud.money import NanoUSD, PicoUSDPerToken
 WINDOW_S = 60.0
 DAY_S = 86_400
 OUTPUT_TOKENS_MIN = 16  # an answer shorter than this is not worth charging for: 402 instead
+DAYS_KEPT_MAX = 70  # two months and some
+JITTER_FRACTION = 0.1  # of a wait, up to JITTER_S_MAX: those refused together do not come back together
+JITTER_S_MAX = 5.0
+EPOCH = date(1970, 1, 1)
 
 
 class Limits(Struct, frozen=True, gc=False):
-    """What one account may do. 0 means no limit."""
+    """What one subject may do. 0 means no limit."""
 
-    rpm: int
-    rpd: int
-    concurrency: int
+    rpm: int = 0
+    rpd: int = 0
+    concurrency: int = 0
+
+
+class Meter(Struct, frozen=True):
+    """Something that is counted, and its limits. `whose` ends a refusal's sentence: ` for this key`."""
+
+    id: str
+    limits: Limits
+    whose: str = ""
+
+
+class Caps(Struct, frozen=True, gc=False):
+    """The most that may be spent per UTC day, per calendar month (UTC), and in all; None: no cap."""
+
+    daily_nanousd: int | None = None
+    monthly_nanousd: int | None = None
+    total_nanousd: int | None = None
 
 
 class Ask(Struct, frozen=True, gc=False):
-    """What a request may cost at most: its input, and its output per token up to `output_tokens`."""
+    """What a request may cost at most: its input, and its output per token up to `output_tokens`.
+
+    With `slice_tokens` only so many tokens of output are held for at first; `Guard.extend` holds for more.
+    """
 
     input_nanousd: NanoUSD
     output_price: PicoUSDPerToken
     output_tokens: int
+    slice_tokens: int = 0
 
     def hold(self, output_tokens: int) -> NanoUSD:
         """The ceiling for an answer of up to `output_tokens`, rounded up."""
         return NanoUSD(self.input_nanousd - (-output_tokens * self.output_price // 1000))
 
+    def first(self, output_tokens: int) -> int:
+        """How many of `output_tokens` are held for at first."""
+        slice_tokens = self.slice_tokens
+        return slice_tokens if 0 < slice_tokens < output_tokens else output_tokens
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """Where a caller stands with its limits: of all meters, the one with the fewest requests left. Limit 0: none."""
+
+    limit: int = 0
+    remaining: int = 0
+    reset_s: float = 0.0
+    day_limit: int = 0
+    day_remaining: int = 0
+
+
+NO_STANDING = Standing()
+
 
 @dataclass(slots=True)
-class AccountState:
-    """What the guard knows of one account. Times are in the monotonic clock's seconds."""
+class MeterState:
+    """What the guard counts of one subject. Times are in the monotonic clock's seconds.
+
+    Days are counted each by itself: a wall clock that jumps to another day and back finds its counts unchanged.
+    """
 
     admitted: deque[float] = field(default_factory=deque)  # within the window, oldest first
-    day: int = 0
-    day_count: int = 0
+    days: dict[int, int] = field(default_factory=dict)  # UTC day since 1970 → requests
     leases: dict[str, float] = field(default_factory=dict)  # request id → when it lapses
-    held_nanousd: int = 0
-    charged_nanousd: int = 0  # since the store's sums were read
 
     def forget_old(self, now_s: float) -> None:
         """Drop what has left the window."""
@@ -54,14 +97,49 @@ class AccountState:
         while admitted and admitted[0] <= oldest_kept:
             admitted.popleft()
 
-    def next_slot_s(self, now_s: float) -> float:
-        """Seconds until the oldest admission leaves the window."""
-        return max(0.0, self.admitted[0] + WINDOW_S - now_s) if self.admitted else 0.0
+    def slot_s(self, limit: int, now_s: float) -> float:
+        """Seconds until fewer than `limit` are in the window. There may be more than that: limits can be lowered."""
+        return max(0.0, self.admitted[len(self.admitted) - limit] + WINDOW_S - now_s)
 
     def forget_lapsed(self, now_s: float) -> None:
         """Take back the leases of requests that never ended."""
         for request_id in [request_id for request_id, lapses in self.leases.items() if lapses <= now_s]:
             del self.leases[request_id]
+
+    def idle(self, now_s: float, day: int) -> bool:
+        """Whether nothing would be lost with it."""
+        self.forget_old(now_s)
+        return not self.admitted and not self.leases and not any(known >= day - 1 for known in self.days)
+
+
+@dataclass(slots=True)
+class PurseState:
+    """What the guard knows of the money of an account or a key. `spent`: UTC day since 1970 → charges."""
+
+    charged_nanousd: int = 0  # ever
+    held_nanousd: int = 0
+    spent: dict[int, int] = field(default_factory=dict)
+
+    def open_day(self, day: int, amount: int) -> None:
+        """The first charge of a day."""
+        spent = self.spent
+        spent[day] = amount
+        if len(spent) > DAYS_KEPT_MAX:
+            del spent[max(spent, key=lambda known: abs(known - day))]
+
+    def left(self, granted_nanousd: int, caps: Caps | None, day: int) -> int:
+        """What may still be held. A hold counts on every day that it lasts, its charge on the day it began."""
+        left = granted_nanousd - self.charged_nanousd
+        if caps is not None:
+            if caps.total_nanousd is not None:
+                left = min(left, caps.total_nanousd - self.charged_nanousd)
+            if caps.daily_nanousd is not None:
+                left = min(left, caps.daily_nanousd - self.spent.get(day, 0))
+            if caps.monthly_nanousd is not None:
+                first, last = month(day)
+                spent = sum(amount for known, amount in self.spent.items() if first <= known <= last)
+                left = min(left, caps.monthly_nanousd - spent)
+        return left - self.held_nanousd
 
 
 def affordable_tokens(ask: Ask, credit: int) -> int:
@@ -74,15 +152,32 @@ def affordable_tokens(ask: Ask, credit: int) -> int:
     return tokens if tokens >= OUTPUT_TOKENS_MIN else 0
 
 
+def month(day: int) -> tuple[int, int]:
+    """The first and last day of the calendar month that `day` lies in, as days since 1970."""
+    first = (EPOCH + timedelta(days=day)).replace(day=1)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return (first - EPOCH).days, (following - EPOCH).days - 1
+
+
 def seconds_to_midnight(wall_s: float) -> float:
     """Seconds until the next UTC day."""
     return DAY_S - wall_s % DAY_S
 
 
-def whole_seconds(seconds: float) -> str:
-    """OpenAI's form of a duration in `x-ratelimit-reset-*`, rounded up to a second: `8s`, `1m0s`."""
+def jittered(wait_s: float, chance: float) -> float:
+    """`wait_s` and a little more, by `chance` in [0, 1)."""
+    return wait_s + chance * min(wait_s * JITTER_FRACTION, JITTER_S_MAX)
+
+
+def whole_seconds(seconds: float) -> bytes:
+    """OpenAI's form of a duration in `x-ratelimit-reset-*`, rounded up to a second: `8s`, `1m0s`, `23h59m59s`."""
     whole = -int(-seconds // 1)
-    return _DURATIONS[whole] if whole < len(_DURATIONS) else f"{whole // 60}m{whole % 60}s"
+    return _DURATIONS[whole] if whole < len(_DURATIONS) else _long(whole)
 
 
-_DURATIONS = [f"{second}s" for second in range(60)]
+def _long(whole: int) -> bytes:
+    hours, minutes = divmod(whole // 60, 60)
+    return b"%b%dm%ds" % (b"%dh" % hours if hours else b"", minutes, whole % 60)
+
+
+_DURATIONS = [b"%ds" % second for second in range(60)] + [b"1m0s"]

@@ -1,0 +1,71 @@
+"""A guard with a clock to turn, requests to make up, and accounts, keys and addresses to make them for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vipcloud.clock import ManualClock
+from vipcloud.limits.guard import NO_CREDIT_LIMIT, Guard, Permit, Subject
+from vipcloud.limits.rules import Ask, Caps, Limits, Meter, Standing
+from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
+
+FREE = Ask(NanoUSD(0), PicoUSDPerToken(0), 100)
+DOLLAR = Ask(NanoUSD(NANO), PicoUSDPerToken(0), 100)  # whatever is answered
+PRICE = PicoUSDPerToken(1_000_000)  # $1 per million: 1,000 nano-dollars a token
+
+
+@dataclass
+class Funds:
+    """An account's or a key's money, as the directory tells it."""
+
+    id: str = "a"
+    granted_nanousd: int = 0
+    charged_nanousd: int = 0
+    caps: Caps | None = None
+    spent: dict[int, int] = field(default_factory=dict)
+
+
+def dollars(amount: float, **fields: Any) -> Funds:
+    return Funds(granted_nanousd=int(amount * NANO), **fields)
+
+
+def key(**caps: int) -> Funds:
+    """A key's purse: nothing but its caps."""
+    return Funds(id="k", granted_nanousd=NO_CREDIT_LIMIT, caps=Caps(**caps))
+
+
+def meter(name: str = "a", rpm: int = 0, rpd: int = 0, concurrency: int = 0, whose: str = "") -> Meter:
+    return Meter(name, Limits(rpm, rpd, concurrency), whose)
+
+
+class Desk:
+    """`chance` is what the guard's dice say."""
+
+    def __init__(self, make: Callable[[ManualClock, Callable[[], float]], Guard]) -> None:
+        self.clock = ManualClock()
+        self.chance = 0.0
+        self.guard = make(self.clock, lambda: self.chance)
+        self._count = 0
+
+    async def admit(self, *legs: Meter | Funds, ask: Ask = FREE) -> Permit:
+        """A request that is counted by the meters and paid by the funds among `legs`."""
+        self._count += 1
+        subject = Subject(
+            tuple(leg for leg in legs if isinstance(leg, Meter)), tuple(leg for leg in legs if isinstance(leg, Funds))
+        )
+        return await self.guard.admit(f"r{self._count}", subject, ask, self.clock.wall_s())
+
+    async def standing(self, *meters: Meter) -> Standing:
+        return await self.guard.standing(Subject(meters), self.clock.wall_s())
+
+    async def settle(self, permit: Permit, charge: int = 0) -> None:
+        """Settled, and heard of by the guard wherever it keeps its counts."""
+        self.guard.settle(permit, NanoUSD(charge))
+        await self.guard.flushed()
+
+    async def extend(self, permit: Permit, tokens: int) -> bool:
+        """Whether more of the answer could be held for."""
+        refused: list[bool] = []
+        self.guard.extend(permit, tokens, lambda: refused.append(True))
+        await self.guard.flushed()
+        return not refused
