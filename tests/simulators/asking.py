@@ -1,10 +1,21 @@
-"""How each simulated provider is asked for a chat: where, with which key, for which model, and over a socket."""
+"""How each simulated provider is asked for a chat: where, with which key, for which model, for what, over a socket."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+USER = [{"role": "user", "content": "Hello!"}]
+PARIS = [{"role": "user", "content": "Weather in Paris?"}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,7 @@ class Asked:
 
 
 HOW = {
+    "dashscope": Asked("/compatible-mode/v1/chat/completions", "sk-test", "qwen3-max"),
     "deepseek": Asked("/chat/completions", "sk-test", "deepseek-flash", {"thinking": {"type": "disabled"}}),
     "moonshot": Asked("/v1/chat/completions", "sk-test", "kimi-k2.6", {"thinking": {"type": "disabled"}}),
     "zhipu": Asked("/api/paas/v4/chat/completions", "test.secret", "glm-4-flash-250414"),

@@ -87,11 +87,13 @@ class Bench:
         path: str | None = None,
         fault: str = "",
         language: str = "",
+        more: dict[bytes, bytes] | None = None,
+        query: str = "",
         wall_s: float = WALL_S,
     ) -> Played:
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         sent = f"Bearer {key or HOW[self.provider].key}" if authorization is None else authorization
-        headers = {b"authorization": sent.encode(), b"accept-language": language.encode()}
+        headers = {b"authorization": sent.encode(), b"accept-language": language.encode(), **(more or {})}
         asked = faults.parse(fault)
         call = Call(
             method=method,
@@ -101,9 +103,11 @@ class Bench:
             document=script.decode(raw),
             wall_s=wall_s,
             faults=asked,
+            query=query,
         )
-        steps = self.vendor.answer(call).steps
-        return play(faults.apply(asked, iter(steps), self.vendor.error_event))
+        reply = self.vendor.answer(call)
+        event = self.vendor.error_event if reply.error_event is None else reply.error_event
+        return play(faults.apply(asked, iter(reply.steps), event))
 
 
 @pytest.fixture

@@ -3,16 +3,9 @@
 import json
 
 import pytest
+from asking import USER, WEATHER
 
-USER = [{"role": "user", "content": "Hello!"}]
 OFF = {"type": "disabled"}
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 CALLED = {
     "role": "assistant",
     "content": "",

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from asking import Opener
+from asking import WEATHER, Opener
 
 WALL_S = 1_794_700_000.0
 CHAT = "/v1/chat/completions"
@@ -22,13 +22,6 @@ NAMED = {"role": "assistant", "name": "MiniMax AI", "audio_content": ""}
 FILLER = {"total_tokens": 0, "total_characters": 0}
 GREETING = "Hello! How can I help you today?"
 CHUNK_KEYS = {"id", "choices", "created", "model", "object", "usage", *FLAGS}
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 CALLED = {
     "role": "assistant",
     "content": "\n",

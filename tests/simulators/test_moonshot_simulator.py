@@ -4,21 +4,12 @@ import json
 import re
 
 import pytest
+from asking import NAMED, PARIS, USER, WEATHER
 from shapes import example, shape, shapes
 
-USER = [{"role": "user", "content": "Hello!"}]
-PARIS = [{"role": "user", "content": "Weather in Paris?"}]
 OFF = {"type": "disabled"}
 ON = {"type": "enabled"}
 USAGE = {"include_usage": True}
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-NAMED = {"type": "function", "function": {"name": "get_weather"}}
 CALLED = {
     "role": "assistant",
     "content": "",

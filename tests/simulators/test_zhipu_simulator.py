@@ -6,15 +6,8 @@ import hmac
 import json
 
 import pytest
+from asking import USER, WEATHER
 
-USER = [{"role": "user", "content": "Hello!"}]
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 NOW_MS = 1_794_700_000_000
 
 

@@ -15,7 +15,7 @@ from vipcloud.http.server import HTTPServer
 from vipcloud.simulators import app as simulators
 from vipcloud.telemetry import logs
 
-PORTS = {"deepseek": 9101, "zhipu": 9102, "moonshot": 9103, "minimax": 9105}
+PORTS = {"deepseek": 9101, "zhipu": 9102, "moonshot": 9103, "dashscope": 9104, "minimax": 9105}
 
 
 @context.told

@@ -44,6 +44,7 @@ class Ask:
     fenced: bool = False  # JSON comes in a Markdown fence
     prefix: str = ""  # how the answer begins already: only the rest is said
     thinking: bool = False
+    reasoning_tokens_max: int | None = None
     stop: tuple[str, ...] = ()
     output_tokens_max: int = 4096
     image_tokens: int = tokens.IMAGE_TOKENS  # what each counts as
@@ -78,7 +79,7 @@ def plan(ask: Ask) -> Answer:
         counted = sum(tokens.message_tokens(message, ask.image_tokens) for message in ask.messages)
         prompt_tokens = 3 + tokens.tools_tokens(ask.tools) + counted
     calls = choose_calls(ask, text)
-    reasoning = reason(text, calls, given) if ask.thinking else []
+    reasoning = reason(text, calls, given)[: ask.reasoning_tokens_max] if ask.thinking else []
     said = [] if calls else say(ask, text, given)
     said = cut_at_stop(continued(said, ask.prefix), ask.stop)
     return limited(ask.output_tokens_max, reasoning, said, calls, prompt_tokens, given)

@@ -20,6 +20,7 @@ from vipcloud.http.headers import header_block
 from vipcloud.http.server import Exchange, Handler, HTTPServer
 from vipcloud.settings import ServerSettings
 from vipcloud.simulators import answers, faults, script, vendor
+from vipcloud.simulators.dashscope import DashScope
 from vipcloud.simulators.deepseek import DeepSeek
 from vipcloud.simulators.minimax import MiniMax
 from vipcloud.simulators.moonshot import Moonshot
@@ -27,6 +28,7 @@ from vipcloud.simulators.script import NOT_JSON, Call, End, Fault, Head, Reply, 
 from vipcloud.simulators.zhipu import Zhipu
 
 VENDORS: Mapping[str, Callable[[SimulatorOptions], Vendor]] = {
+    "dashscope": DashScope,
     "deepseek": DeepSeek,
     "minimax": MiniMax,
     "moonshot": Moonshot,
@@ -119,6 +121,7 @@ class Simulator:
         call = Call(
             method=exchange.method,
             path=exchange.path,
+            query=exchange.target.partition(b"?")[2].decode("latin-1"),
             headers=exchange.headers,
             body=body,
             document=document,
@@ -134,7 +137,8 @@ class Simulator:
         if reply.slot is not None:
             inflight[reply.slot] += 1
         try:
-            steps = faults.apply(asked, iter(reply.steps), self.vendor.error_event)
+            event = self.vendor.error_event if reply.error_event is None else reply.error_event
+            steps = faults.apply(asked, iter(reply.steps), event)
             entry.outcome = await play(exchange, steps, entry)
         except asyncio.CancelledError:
             entry.outcome = "cancelled" if entry.outcome == "running" else entry.outcome

@@ -60,10 +60,11 @@ Step = Whole | Head | Write | Wait | End
 
 
 class Reply(Struct, frozen=True):
-    """An answer, and the concurrency slot that it takes while it lasts."""
+    """An answer, the concurrency slot that it takes while it lasts, and its own error event where it has one."""
 
     steps: Iterable[Step]
     slot: str | None = None
+    error_event: bytes | None = None
 
 
 # --- what comes in -----------------------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ class Call:
     document: Any
     wall_s: float
     faults: tuple[Fault, ...] = ()
+    query: str = ""  # what follows the path's question mark
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1").strip()

@@ -94,7 +94,7 @@ def is_number(value: Any, *, whole: bool = False) -> bool:
 
 def stops(request: Request) -> tuple[str, ...]:
     stop = request.get("stop") or ()
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+    return (stop,) if isinstance(stop, str) else tuple(mark for mark in stop if isinstance(mark, str))
 
 
 def tool_choice(request: Request) -> str:
