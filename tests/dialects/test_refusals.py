@@ -418,7 +418,7 @@ def test_every_field_of_the_contract_refuses_a_value_of_another_kind_by_its_name
 
 def object_that_fits_nowhere(field: str) -> Any:
     """A boolean, or a number where booleans are meant."""
-    booleans = {"stream", "logprobs", "parallel_tool_calls", "store"}
+    booleans = {"stream", "logprobs", "parallel_tool_calls", "store", "include_reasoning"}
     return 0 if field in booleans else True
 
 

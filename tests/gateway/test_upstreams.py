@@ -148,9 +148,10 @@ async def test_a_head_is_kept_only_where_its_key_is_sent_as_it_is(open_house, sc
     assert [(await house.chat(model="glm-4")).status for _ in range(2)] == [200, 200]
     (account,) = (one for one in house.gateway.parts.upstreams.accounts if one.provider.id == "zhipu")
     key = account.key
-    first, later = (key.head(account, now_ms, "application/json") for now_ms in (0, auth.RENEWAL_MS))
+    path, kind = "/chat/completions", "application/json"
+    first, later = (key.head(account, now_ms, path, kind) for now_ms in (0, auth.RENEWAL_MS))
     assert (first == later) == (scheme == "bearer")
-    assert list(key.steady_heads) == (["application/json"] if scheme == "bearer" else [])
+    assert list(key.steady_heads) == ([(path, kind)] if scheme == "bearer" else [])
     assert "Bearer" not in repr(account)
     account.renew(account.provider, account.settings)
     assert key.steady_heads == {}

@@ -7,7 +7,7 @@ import pytest
 
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.errors import GatewayError
-from vipcloud.providers import abilities, translate
+from vipcloud.providers import abilities, fitness
 from vipcloud.providers.catalog import Catalog, packaged_toml
 
 PACKAGED = packaged_toml()
@@ -48,6 +48,7 @@ def mine(*quirks: str, status: str = "live") -> str:
         context_tokens = 1024
         output_tokens_max = 256
         price = {{ input = "1", output = "1" }}
+        capabilities = {{ reasoning = {str(any("thinking" in each for each in quirks)).lower()} }}
         candidates = [{candidates}]
     """
 
@@ -81,7 +82,8 @@ def test_an_upstream_like_openais_supports_what_is_passed_on() -> None:
         ('inert = ["top_p", "temperature"]', ("top_p", "temperature"), ()),
         ('tool_choice = ["none", "auto"]', ("tool_choice",), ()),
         ('tool_choice = ["auto", "required", "named"]', (), ()),  # `none` is emulated
-        ('thinking = true, reasoning_efforts = ["low", "high"]', (), ("reasoning_effort",)),
+        ('thinking = true, reasoning_efforts = { low = "low" }', (), ("reasoning_effort", "reasoning")),
+        ("thinking_on = { think = true }, thinking_off = { think = false }", (), ("reasoning_effort", "reasoning")),
         ("thinking = true", (), ()),
         ('json_object = "emulate"', (), ()),
         ('json_schema = "native"', (), ()),
@@ -137,7 +139,7 @@ def test_no_request_is_refused_for_what_was_said_and_every_one_for_what_was_not(
     model = CATALOG.models[model_id]
     body = {"model": model_id, "messages": [{"role": "user", "content": "Hello"}], **ASKED[name]}
     try:
-        translate.suited(msgspec.convert(body, ChatRequest), model.candidates)
+        fitness.suited(msgspec.convert(body, ChatRequest), model.candidates)
     except GatewayError as error:
         served, status = False, error.status
     else:

@@ -54,9 +54,27 @@ def test_the_ten_models_are_those_promised_in_order() -> None:
 @pytest.mark.parametrize(
     ("model_id", "upstreams"),
     [
-        ("deepseek-chat", [("deepseek/deepseek-flash", {"thinking": {"type": "disabled"}})]),
-        ("deepseek-reasoner", [("deepseek/deepseek-flash", {"thinking": {"type": "enabled"}})]),
-        ("deepseek-v3.2", [("deepseek/deepseek-flash", {"thinking": {"type": "disabled"}})]),
+        (
+            "deepseek-chat",
+            [
+                ("deepseek/deepseek-flash", {"thinking": {"type": "disabled"}}),
+                ("dashscope/deepseek-v3.2", {"enable_thinking": False}),
+            ],
+        ),
+        (
+            "deepseek-reasoner",
+            [
+                ("deepseek/deepseek-flash", {"thinking": {"type": "enabled"}}),
+                ("dashscope/deepseek-v3.2", {"enable_thinking": True}),
+            ],
+        ),
+        (
+            "deepseek-v3.2",
+            [
+                ("dashscope/deepseek-v3.2", {"enable_thinking": False}),
+                ("deepseek/deepseek-flash", {"thinking": {"type": "disabled"}}),
+            ],
+        ),
         (
             "glm-4-flash",
             [("zhipu/glm-4-flash-250414", {}), ("zhipu/glm-4.7-flash", {"thinking": {"type": "disabled"}})],
@@ -71,10 +89,43 @@ def test_the_ten_models_are_those_promised_in_order() -> None:
             ],
         ),
         ("glm-4", [("zhipu/glm-4-plus", {}), ("zhipu/glm-4.7", {"thinking": {"type": "disabled"}})]),
+        (
+            "kimi-k2",
+            [
+                ("moonshot/kimi-k2.6", {"thinking": {"type": "disabled"}}),
+                ("dashscope/kimi-k2.6", {"enable_thinking": False}),
+            ],
+        ),
+        (
+            "qwen3-max",
+            [
+                ("dashscope/qwen3-max", {"enable_thinking": False}),
+                ("dashscope/qwen3.7-max", {"enable_thinking": False}),
+                ("dashscope/qwen3-vl-plus", {"enable_thinking": False}),
+            ],
+        ),
+        (
+            "minimax-text-01",
+            [
+                ("minimax/MiniMax-Text-01", {"mask_sensitive_info": False}),
+                ("minimax/MiniMax-M3", {"thinking": {"type": "disabled"}, "reasoning_split": True}),
+            ],
+        ),
     ],
 )
 def test_a_model_is_served_by_its_ready_candidates_in_order(model_id: str, upstreams: list[Any]) -> None:
-    assert [(one.id, one.extra) for one in CATALOG.model(model_id).candidates] == upstreams
+    assert [(one.id, one.extra) for one in CATALOG.models[model_id].candidates] == upstreams
+
+
+@pytest.mark.parametrize("model_id", ["kimi-k2", "qwen3-max", "minimax-text-01"])
+def test_an_announced_model_is_switched_on_by_one_line(model_id: str) -> None:
+    switched = Catalog.load(PACKAGED, f'[models.{model_id}]\nstatus = "live"')
+    assert switched.model(model_id).candidates
+
+
+def test_a_candidate_may_be_called_at_another_path_than_its_provider() -> None:
+    text_01, m3 = CATALOG.models["minimax-text-01"].candidates
+    assert (text_01.chat_path, m3.chat_path) == ("/text/chatcompletion_v2", "/chat/completions")
 
 
 def test_an_alias_keeps_its_own_id_and_name_and_has_its_targets_rest() -> None:
@@ -83,7 +134,13 @@ def test_an_alias_keeps_its_own_id_and_name_and_has_its_targets_rest() -> None:
     assert alias.prices is not None
     assert target.prices is not None
     assert (alias.prices.versions, alias.capabilities) == (target.prices.versions, target.capabilities)
-    assert [one.extra for one in alias.candidates] == [one.extra for one in target.candidates]
+
+
+def test_an_alias_is_served_as_its_target_is_unless_it_says_otherwise() -> None:
+    override = '[models.glm-4-latest]\nalias_of = "glm-4"'
+    loaded = Catalog.load(PACKAGED, override).models
+    assert [one.id for one in loaded["glm-4-latest"].candidates] == [one.id for one in loaded["glm-4"].candidates]
+    assert loaded["deepseek-v3.2"].candidates[0].id == "dashscope/deepseek-v3.2"
 
 
 def test_an_unknown_model_is_not_found() -> None:
@@ -120,7 +177,7 @@ def test_a_model_without_a_price_is_refused_never_free() -> None:
 def test_a_candidates_quirks_win_over_its_providers() -> None:
     chat = CATALOG.models["deepseek-chat"].candidates[0]
     reasoner = CATALOG.models["deepseek-reasoner"].candidates[0]
-    assert (chat.quirks.logprobs, reasoner.quirks.logprobs) == (True, False)
+    assert (chat.quirks.thinking, reasoner.quirks.thinking) == (False, True)
     assert (chat.quirks.stop_max, reasoner.quirks.stop_max) == (16, 16)
     assert (chat.first_byte_s, reasoner.first_byte_s) == (60, 300)
 
@@ -141,9 +198,9 @@ def test_an_override_changes_only_the_keys_it_names() -> None:
     assert list(loaded.models) == list(CATALOG.models)
 
 
-def test_switching_a_model_on_is_one_line_once_its_provider_is_ready() -> None:
-    override = '[providers.moonshot]\nready = true\n[models.kimi-k2]\nstatus = "live"'
-    assert [one.id for one in Catalog.load(PACKAGED, override).model("kimi-k2").candidates] == ["moonshot/kimi-k2.6"]
+def test_a_provider_that_is_not_ready_serves_nothing() -> None:
+    loaded = Catalog.load(PACKAGED, "[providers.dashscope]\nready = false")
+    assert [one.id for one in loaded.model("deepseek-chat").candidates] == ["deepseek/deepseek-flash"]
 
 
 def test_an_override_replaces_an_array_whole() -> None:
@@ -200,7 +257,7 @@ CANDIDATE = '[[models.glm-4.candidates]]\nprovider = "zhipu"\nmodel = "m"\ncost 
         ),
         ("[providers.zhipu]\nurl = 1", "providers.zhipu.url is not a field here"),
         ("[providers.zhipu.quirks]\nfast = 1", "providers.zhipu.quirks.fast is not a field here"),
-        (CANDIDATE + "colour = 1", r"models.glm-4.candidates\[0\].colour is not a field here; there are cost"),
+        (CANDIDATE + "colour = 1", r"models.glm-4.candidates\[0\].colour is not a field here; there are chat_path"),
         (CANDIDATE + "quirks = { fast = 1 }", r"candidates\[0\].quirks.fast is not a field here"),
         (CANDIDATE + CANDIDATE, r"candidates\[1\]: zhipu/m is there already"),
         ("[models.glm-4-air.price]\ninput = 0.805", "models.glm-4-air.price.input: a price is text"),
@@ -215,13 +272,12 @@ CANDIDATE = '[[models.glm-4.candidates]]\nprovider = "zhipu"\nmodel = "m"\ncost 
         ("[models.glm-4]\ncontext_tokens = 0", "models.glm-4.context_tokens: expected `int` >= 1"),
         ('[models.glm-4]\nprovider = "acme"', "models.glm-4.provider: 'acme' is not a provider; name one of dashscope"),
         (CANDIDATE.replace("zhipu", "acme"), r"candidates\[0\].provider: 'acme' is not a provider"),
-        ('[models.kimi-k2]\nstatus = "live"', "models.kimi-k2.status: 'live' needs a candidate on a provider that is"),
-        ("[providers.deepseek]\nready = false", "models.deepseek-chat.status: 'live' needs a candidate"),
+        ("[providers.zhipu]\nready = false", "models.glm-4-flash.status: 'free' needs a candidate on a provider that"),
+        ("[providers.deepseek]\nready = false", "capabilities.logprobs: no candidate on a ready provider can do this"),
         ("[models.glm-4-air]\ncandidates = []", "model's are on none at all"),
         ('[models.glm-4]\nalias_of = "x"', "models.glm-4.alias_of: 'x' is not a model"),
         ('[models.x]\nalias_of = "y"\n[models.y]\nalias_of = "x"', "models.y.alias_of: a loop, x → y → x"),
         ('[models.x]\nalias_of = "x"', "models.x.alias_of: a loop, x → x"),
-        ('[models.x]\nalias_of = "glm-4"\ncandidates = []', "models.x.candidates: an alias is served by its target"),
         ("[models.glm-4.capabilities]\nvision = true", "capabilities.vision: no candidate on a ready provider can"),
         ("[models.glm-4.capabilities]\nlogprobs = true", "capabilities.logprobs: no candidate"),
         ("[models.glm-4.capabilities]\nreasoning = true", "capabilities.reasoning: no candidate"),

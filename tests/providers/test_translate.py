@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
-from vipcloud.providers import call_ids, catalog, translate
+from vipcloud.providers import call_ids, catalog, fitness, translate
 from vipcloud.providers.catalog import Candidate, Catalog, Model
 
 MODELS = Catalog.load(catalog.packaged_toml()).models
@@ -126,7 +126,7 @@ def test_a_plain_request_goes_upstream_by_the_short_way_as_by_the_long_one(
 ) -> None:
     raw = msgspec.json.encode({"model": "m", "messages": messages, **fields})
     long, short = msgspec.json.decode(raw, type=ChatRequest), msgspec.json.decode(raw, type=PlainChat)
-    problem, same = translate.refusal(long, candidate), translate.refusal(short, candidate)
+    problem, same = fitness.refusal(long, candidate), fitness.refusal(short, candidate)
     assert (str(problem), type(problem)) == (str(same), type(same))
     bodies = [
         translate.encode_suited(request, candidate, max_tokens=None, attempt_id="a", account="b")
@@ -139,7 +139,7 @@ def test_a_plain_request_goes_upstream_by_the_short_way_as_by_the_long_one(
 def test_a_model_that_takes_plain_requests_refuses_none(model: Model) -> None:
     raw = b'{"model":"m","messages":[{"role":"system","content":""},{"role":"assistant","content":""}],"n":1}'
     request = msgspec.json.decode(raw, type=PlainChat)
-    assert translate.suited(request, model.candidates) is model.candidates
+    assert fitness.suited(request, model.candidates) is model.candidates
 
 
 # --- parameters ----------------------------------------------------------------------------------------------------
@@ -268,21 +268,22 @@ def test_a_forced_tool_call_passes_where_deepseek_does_not_think(choice: Any, to
     assert sent(CHAT, tools=[TOOL], tool_choice=choice)["tool_choice"] == to_deepseek
 
 
-@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+@pytest.mark.parametrize("effort", ["minimal", "low", "medium", "high", "xhigh", "max"])
 def test_reasoning_effort_goes_only_to_a_model_that_reasons(effort: str) -> None:
     assert sent(REASONER, reasoning_effort=effort)["reasoning_effort"] == effort
     assert "reasoning_effort" not in sent(CHAT, reasoning_effort=effort)
 
 
-def test_an_effort_that_the_upstream_does_not_know_becomes_high() -> None:
+def test_an_effort_goes_by_the_upstreams_own_word_or_not_at_all() -> None:
     override = (
         '[models.deepseek-reasoner]\n[[models.deepseek-reasoner.candidates]]\nprovider = "deepseek"\nmodel = "x"\n'
     )
     override += (
-        'cost = { input = "1", output = "1" }\nquirks = { thinking = true, reasoning_efforts = ["high", "max"] }'
+        'cost = { input = "1", output = "1" }\nquirks = { thinking = true, reasoning_efforts = { minimal = "high" } }'
     )
     candidate = Catalog.load(catalog.packaged_toml(), override).models["deepseek-reasoner"].candidates[0]
     assert sent(candidate, reasoning_effort="minimal")["reasoning_effort"] == "high"
+    assert "reasoning_effort" not in sent(candidate, reasoning_effort="max")
 
 
 @pytest.mark.parametrize(("granted", "asked_for", "goes"), [(16, None, 16), (16, 100, 16), (10**6, None, 8_192)])
@@ -508,11 +509,11 @@ def test_zhipu_gets_images_without_the_data_prefix(image_url: Any, goes: str) ->
 
 def test_a_request_with_images_goes_to_a_candidate_that_sees() -> None:
     candidates = MODELS["glm-4-plus"].candidates
-    assert translate.suited(asked(), candidates) is candidates
+    assert fitness.suited(asked(), candidates) is candidates
     pictured = asked(messages=[{"role": "user", "content": [IMAGE]}])
-    assert list(translate.suited(pictured, candidates)) == [VISION]
+    assert list(fitness.suited(pictured, candidates)) == [VISION]
     with pytest.raises(NotImplementedYet, match="images"):
-        translate.suited(pictured, MODELS["glm-4"].candidates)
+        fitness.suited(pictured, MODELS["glm-4"].candidates)
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------

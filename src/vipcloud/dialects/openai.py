@@ -211,8 +211,30 @@ class AudioOutput(Struct):
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
 
 
+class ReasoningOptions(Struct):
+    """OpenRouter's way to ask for reasoning. `exclude` leaves it out of the answer, not out of the work.
+
+    Source: openrouter.ai/docs/use-cases/reasoning-tokens (seen 2026-11).
+    """
+
+    effort: Effort | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    exclude: bool | None = None
+    enabled: bool | None = None
+
+
+class ThinkingOptions(Struct):
+    """The way of DeepSeek, Zhipu, Moonshot and Anthropic to ask for it: `enabled`, `adaptive`, `auto` or `disabled`."""
+
+    type: str | None = None
+    budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+
+
 class ChatRequest(Struct):
-    """The body of `POST /v1/chat/completions`. `None` is "absent" everywhere: the schema admits null."""
+    """The body of `POST /v1/chat/completions`. `None` is "absent" everywhere: the schema admits null.
+
+    `reasoning`, `thinking` and `include_reasoning` are conventions of other hosts, beside OpenAI's `reasoning_effort`.
+    """
 
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -237,6 +259,9 @@ class ChatRequest(Struct):
     function_call: Literal["none", "auto"] | NamedFunction | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None
+    reasoning: ReasoningOptions | None = None
+    thinking: ThinkingOptions | None = None
+    include_reasoning: bool | None = None
     verbosity: Verbosity | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     audio: AudioOutput | None = None
@@ -306,6 +331,9 @@ class PlainChat(ChatRequest, kw_only=True):
     function_call: None = None
     response_format: None = None
     reasoning_effort: None = None
+    reasoning: None = None
+    thinking: None = None
+    include_reasoning: None = None
     modalities: None = None
     audio: None = None
     metadata: None = None

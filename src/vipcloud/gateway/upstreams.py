@@ -20,7 +20,7 @@ from vipcloud.dialects.openai import ChatRequest, PlainChat, UserMessage
 from vipcloud.errors import GatewayError, NoUpstream, RateLimited, SettingsError, UpstreamFailed, UpstreamTimeout
 from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
 from vipcloud.http.headers import header_block
-from vipcloud.providers import auth, failures, translate
+from vipcloud.providers import auth, failures, fitness
 from vipcloud.providers.catalog import Candidate, Catalog, Model, Provider
 from vipcloud.routing import rules
 from vipcloud.routing.breaker import Breaker
@@ -66,27 +66,27 @@ class AttemptFailed(Exception):
 
 @dataclass(slots=True, eq=False)
 class UpstreamKey:
-    """One key of an account. `steady_heads` has by `accept` what `head` returned, unless the key is signed anew from
-    time to time."""
+    """One key of an account. `steady_heads` has by path and `accept` what `head` returned, unless the key is signed
+    anew from time to time."""
 
     secret: Secret
-    steady_heads: dict[str, bytes] = field(default_factory=dict, repr=False)
+    steady_heads: dict[tuple[str, str], bytes] = field(default_factory=dict, repr=False)
     _authorization: str = field(default="", repr=False)
-    _heads: dict[str, bytes] = field(default_factory=dict, repr=False)
+    _heads: dict[tuple[str, str], bytes] = field(default_factory=dict, repr=False)
 
     def forget_heads(self) -> None:
         """What was built of a provider's former row is built anew."""
         self._authorization = ""
         self.steady_heads = {}
 
-    def head(self, account: "UpstreamAccount", now_ms: int, accept: str) -> bytes:
+    def head(self, account: "UpstreamAccount", now_ms: int, path: str, accept: str) -> bytes:
         """The request line and headers of a call, up to the length of its body."""
         provider = account.provider
         authorization = auth.auth_header(provider, self.secret.reveal(), now_ms)
         if authorization != self._authorization:
             self._authorization = authorization
             self._heads = {}
-        head = self._heads.get(accept)
+        head = self._heads.get((path, accept))
         if head is None:
             pairs = [
                 ("host", account.origin.address.authority),
@@ -97,21 +97,23 @@ class UpstreamKey:
                 ("user-agent", USER_AGENT),
                 *provider.headers.items(),
             ]
-            head = self._heads[accept] = f"POST {account.path} HTTP/1.1\r\n".encode() + header_block(pairs)
+            line = f"POST {account.prefix}{path} HTTP/1.1\r\n".encode()
+            head = self._heads[path, accept] = line + header_block(pairs)
             if provider.auth == "bearer":
-                self.steady_heads[accept] = head
+                self.steady_heads[path, accept] = head
         return head
 
 
 @dataclass(slots=True, eq=False)
 class UpstreamAccount:
-    """One of our accounts at a provider. `running` counts its calls under way; `keys` are those not refused so far."""
+    """One of our accounts at a provider. `running` counts its calls under way; `keys` are those not refused so far.
+    `prefix` is the path of its address."""
 
     provider: Provider
     name: str
     keys: list[UpstreamKey]
     origin: Origin
-    path: str
+    prefix: str
     health: AccountHealth
     settings: UpstreamAccountSettings
     running: int = 0
@@ -220,6 +222,7 @@ class Upstreams:
         self._jitter = jitter
         self._accounts: dict[str, list[UpstreamAccount]] = {}
         self._pools: dict[str, Pool] = {}
+        self._candidates: dict[str, Sequence[Candidate]] = {}
         self._nothing = Pool(())
         self._reviewed_s = 0.0
         self.calm = True
@@ -232,6 +235,11 @@ class Upstreams:
         accounts = {provider.id: self._open_accounts(provider) for provider in catalog.providers.values()}
         self._accounts = accounts
         self._pools = {model.id: Pool(self._ways(model, accounts)) for model in catalog.models.values()}
+        # A model can do what those can that we have an account for; without any, what it could do with one.
+        self._candidates = {
+            model.id: [one for one in model.candidates if accounts[one.provider.id]] or model.candidates
+            for model in catalog.models.values()
+        }
 
     def _ways(self, model: Model, accounts: Mapping[str, Sequence[UpstreamAccount]]) -> list[Way]:
         ways = [
@@ -271,8 +279,9 @@ class Upstreams:
         """
         pool = self._pools.get(model.id, self._nothing)
         if not model.takes_plain or type(request) is not PlainChat:
-            suited = translate.suited(request, model.candidates)
-            if suited is not model.candidates:
+            candidates = self._candidates.get(model.id, model.candidates)
+            suited = fitness.suited(request, candidates)
+            if suited is not candidates:
                 pool = Pool([way for way in pool.ways if way.candidate in suited])
         if pool.reserved:
             pool = Pool([way for way in pool.ways if way.account.open_to(customer)])
@@ -388,7 +397,8 @@ class Upstreams:
     async def send(self, way: Way, key: UpstreamKey, body: bytes, accept: str, deadline: float, phase: str) -> Response:
         """Call the upstream; its answer with status 200, head read. Raises AttemptFailed."""
         account = way.account
-        head = key.steady_heads.get(accept) or key.head(account, int(self._clock.wall_s() * 1000), accept)
+        path = way.candidate.chat_path
+        head = key.steady_heads.get((path, accept)) or key.head(account, int(self._clock.wall_s() * 1000), path, accept)
         try:
             response = await account.origin.send(
                 b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), deadline, phase
@@ -440,7 +450,7 @@ class Upstreams:
         if settings.auth:
             provider = msgspec.structs.replace(provider, auth=settings.auth)
         known = {
-            (account.origin, account.path, _secrets(account)): account
+            (account.origin, account.prefix, _secrets(account)): account
             for account in self._accounts.get(provider.id, [])
         }
         accounts = []
@@ -450,13 +460,13 @@ class Upstreams:
                 address, prefix = split_url(url)
             except ValueError as error:
                 raise SettingsError(f"upstreams.{provider.id}.base_url: {error}.") from error
-            origin, path = self._client.origin(address), prefix + provider.chat_path
-            account = known.get((origin, path, frozenset(given.keys))) or UpstreamAccount(
+            origin = self._client.origin(address)
+            account = known.get((origin, prefix, frozenset(given.keys))) or UpstreamAccount(
                 provider,
                 given.name,
                 [UpstreamKey(secret) for secret in given.keys],
                 origin,
-                path,
+                prefix,
                 AccountHealth(per_model=provider.limits_per == "model"),
                 given,
             )

@@ -15,7 +15,7 @@ import msgspec
 
 from vipcloud.dialects.models import ModelEntry
 from vipcloud.dialects.openai import ChatRequest
-from vipcloud.providers import translate
+from vipcloud.providers import fitness, translate
 from vipcloud.providers.catalog import Candidate, Catalog, Model
 
 MODELS_KEPT_MAX = 1024  # in memory, with what they support
@@ -107,7 +107,7 @@ def _supported(name: str, candidates: tuple[Candidate, ...]) -> bool:
     without = _request(besides)
     for value in values:
         request = _request({**besides, **value})
-        able = [candidate for candidate in candidates if translate.refusal(request, candidate) is None]
+        able = [candidate for candidate in candidates if fitness.refusal(request, candidate) is None]
         if not able:
             return False
         for candidate in able:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from vipcloud.dialects.openai import Effort
 from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
 from vipcloud.providers import prices
 from vipcloud.providers.prices import Calendar, CalendarRow, HoursRow, PriceBook, PriceRow, TierRow
@@ -25,8 +26,17 @@ from vipcloud.providers.prices import Calendar, CalendarRow, HoursRow, PriceBook
 Status = Literal["live", "free", "soon"]
 Auth = Literal["bearer", "jwt"]
 Choice = Literal["none", "auto", "required", "named"]
-Droppable = Literal["seed", "logit_bias", "parallel_tool_calls", "presence_penalty", "frequency_penalty"]
+Droppable = Literal[
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "logit_bias",
+    "parallel_tool_calls",
+]
 Inert = Literal["temperature", "top_p", "presence_penalty", "frequency_penalty"]
+NotThinking = Literal["required", "named", "logprobs", "json"]
 FailureKind = Literal[
     "rate_limited",
     "quota_exhausted",
@@ -42,12 +52,14 @@ FailureKind = Literal[
     "content_filter",
     "output_filtered",  # as `content_filter`, and what a stream has said before stands
     "server_error",
+    "timeout",
     "malformed",
 ]
 
 Text = Annotated[str, Meta(min_length=1)]
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0)]
+URLPath = Annotated[str, Meta(pattern=r"^/[^\s]+$")]
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _PROVIDER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
@@ -66,26 +78,44 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     vision: bool = False  # takes images
     logprobs: bool = False
-    thinking: bool = False  # reasons before it answers
-    replay_reasoning: bool = False  # wants `reasoning_content` on every assistant turn once tools are in play
-    reasoning_efforts: frozenset[str] = frozenset()  # words that are passed; others become `high`; empty: none is sent
+    thinking: bool = False  # reasons before it answers, unless told not to
+    thinking_on: dict[str, Any] = {}  # what tells it to reason; a model sold without reasoning is never told
+    thinking_off: dict[str, Any] = {}  # what tells it not to
+    thinking_budget: bool = False  # takes `thinking_budget`, the most tokens of reasoning
+    thinking_excludes: frozenset[NotThinking] = frozenset()  # what it cannot do while it reasons; "json": reasons not
+    reasoning_efforts: dict[Effort, str] = {}  # OpenAI's word → the upstream's; one that is not here is not sent
+    replay_reasoning: Literal["never", "given", "always"] = "never"  # `reasoning_content` of former turns, "" for none
     choices_max: Annotated[int, Meta(ge=1, le=128)] = 1  # `n`
+    choices_with_tools: bool = True  # takes `n` above 1 together with tools
     json_object: Literal["native", "emulate"] = "native"
     json_schema: Literal["native", "emulate"] = "emulate"
     json_word: bool = False  # JSON mode needs the word "json" in the messages
+    json_all_required: bool = False  # takes a schema for the answer only if it requires every property
+    schema_subset: bool = (
+        False  # schemas without references, bounds, patterns and mixed enums; a type on every property
+    )
     tool_choice: frozenset[Choice] = frozenset({"none", "auto", "required", "named"})
+    tool_names_reserved: frozenset[str] = frozenset()  # refused as names of tools; sent under another and renamed back
+    parallel_said: bool = False  # `parallel_tool_calls` is sent with tools even where the caller left it out
+    arguments_valid: bool = False  # refuses former calls whose arguments are not JSON
     temperature_range: tuple[float, float] | None = None  # clamped into it
     temperature_zero: Literal["pass", "greedy"] = "pass"  # greedy: `do_sample: false`
     top_p_range: tuple[float, float] | None = None
     sampling_decimals: Annotated[int, Meta(ge=0, le=6)] | None = None
+    seed_bits: Annotated[int, Meta(ge=1, le=63)] | None = None  # only the lowest of a seed's bits are sent
     stop_max: Annotated[int, Meta(ge=0)] = 4  # the gateway looks for the others itself
+    stop_bytes_max: Annotated[int, Meta(ge=1)] | None = None  # and for longer ones
     drop: frozenset[Droppable] = frozenset()
     inert: frozenset[Inert] = frozenset()  # taken without a complaint and without effect: sent, and not advertised
-    user_id: bool = False  # takes `user_id` of 6–128 characters of [A-Za-z0-9_-]
+    ceiling_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    user_field: Literal["user_id", "safety_identifier"] | None = None  # takes a pseudonym of 34 of [A-Za-z0-9_-]
     request_id: bool = False  # takes `request_id`, fresh per attempt
     usage_option: bool = True  # needs `stream_options.include_usage`
     image_data_bare: bool = False  # images as base64 without the `data:` prefix
+    text_parts: bool = True  # takes text as an array of parts; else it is sent as one string
+    empty_text: bool = True  # takes an empty text part, and "" beside tool calls
     message_names: bool = True  # takes `name` on messages
+    system_first: bool = False  # takes one system message, the first of all: all are joined to it
     user_message_required: bool = False  # refuses a conversation of system and assistant messages alone
     inline_thinking: bool = False  # puts `<think>…</think>` before the text
     call_ids_repeat: bool = False  # its ids of tool calls are unique in one answer only; clients see ours instead
@@ -122,7 +152,7 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Text
     base_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
-    chat_path: Annotated[str, Meta(pattern=r"^/[^\s]+$")]
+    chat_path: URLPath
     key_env: Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
     first_byte_s: Seconds
     limits_per: Literal["account", "model"]
@@ -139,6 +169,7 @@ class _CandidateRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     model: Text
     cost: PriceRow | tuple[PriceRow, ...]
     extra: dict[str, Any] = {}
+    chat_path: URLPath | None = None
     output_tokens_max: Tokens | None = None
     first_byte_s: Seconds | None = None
     quirks: dict[str, Any] = {}
@@ -184,18 +215,27 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
     """A model at an upstream that could serve a call. `output_tokens_max` holds for what we sell and for the upstream.
 
     `extra` are fields of the upstream's body beside those translated; `first_byte_s` is how long the first byte may
-    take, reasoning included. `body_tail` and `sampling_stands` follow from the rest and are there because every call
-    asks: the end of a body, `extra` encoded; whether `temperature` and `top_p` are sent as they came.
+    take, reasoning included. `reasoning`: its model is sold with reasoning, so that a caller may turn it on, off, up or
+    down.
+
+    The rest follows from these and is there because every call asks: `body_tail` is the end of a body, `extra` encoded,
+    and `thinking_tail` and `silent_tail` the same with reasoning told on or off; with `messages_stand` and
+    `sampling_stands` a plain request's messages, and its ceiling, `temperature` and `top_p`, are sent as they came.
     """
 
     provider: Provider
     upstream_model: str
+    chat_path: str
     extra: dict[str, Any]
     costs: PriceBook
     output_tokens_max: int
     first_byte_s: float
     quirks: Quirks
+    reasoning: bool
     body_tail: bytes
+    thinking_tail: bytes
+    silent_tail: bytes
+    messages_stand: bool
     sampling_stands: bool
 
     @property
@@ -306,15 +346,16 @@ def _tables(source: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[st
 
 
 def _resolved(rows: Mapping[str, dict[str, Any]], model_id: str) -> dict[str, Any]:
-    """The model's row; an alias has its target's row under its own, and that one's under it. Raises SettingsError."""
+    """The model's row; an alias has its target's row under its own, and that one's under it. Raises SettingsError.
+
+    So an alias is served as its target is, unless it names candidates of its own.
+    """
     row = rows[model_id]
     seen = [model_id]
     while (target := rows[seen[-1]].get("alias_of")) is not None:
         path = f"models.{seen[-1]}"
         if not isinstance(target, str) or target not in rows:
             raise SettingsError(f"{path}.alias_of: {target!r} is not a model; name one of {_listed(rows)}.")
-        if "candidates" in rows[seen[-1]]:
-            raise SettingsError(f"{path}.candidates: an alias is served by its target; leave this out.")
         if target in seen:
             raise SettingsError(
                 f"{path}.alias_of: a loop, {' → '.join([*seen, target])}; an alias must end at a model."
@@ -411,19 +452,31 @@ def _candidate(
     return Candidate(
         provider=provider,
         upstream_model=row.model,
+        chat_path=row.chat_path or provider.chat_path,
         extra=row.extra,
         costs=costs,
         output_tokens_max=min(model.output_tokens_max, row.output_tokens_max or model.output_tokens_max),
         first_byte_s=row.first_byte_s or provider.first_byte_s,
         quirks=quirks,
-        body_tail=b"," + msgspec.json.encode(row.extra)[1:] if row.extra else b"}",
+        reasoning=model.capabilities.reasoning,
+        body_tail=_tail(row.extra),
+        thinking_tail=_tail(row.extra | quirks.thinking_on),
+        silent_tail=_tail(row.extra | quirks.thinking_off),
+        messages_stand=not quirks.system_first,
         sampling_stands=(
             quirks.temperature_range is None
             and quirks.temperature_zero == "pass"
             and quirks.top_p_range is None
             and quirks.sampling_decimals is None
+            and quirks.ceiling_field == "max_tokens"
+            and not {"temperature", "top_p"} & quirks.drop
         ),
     )
+
+
+def _tail(extra: dict[str, Any]) -> bytes:
+    """The end of a body, with `extra` in it."""
+    return b"," + msgspec.json.encode(extra)[1:] if extra else b"}"
 
 
 def _check_unique(candidates: list[Candidate], path: str) -> None:
@@ -450,7 +503,11 @@ def _check_sale(model: Model, listed: list[Candidate], path: str) -> None:
     abilities: tuple[tuple[str, bool, bool], ...] = (
         ("vision", model.capabilities.vision, any(one.quirks.vision for one in model.candidates)),
         ("logprobs", model.capabilities.logprobs, any(one.quirks.logprobs for one in model.candidates)),
-        ("reasoning", model.capabilities.reasoning, any(one.quirks.thinking for one in model.candidates)),
+        (
+            "reasoning",
+            model.capabilities.reasoning,
+            any(one.quirks.thinking or one.quirks.thinking_on for one in model.candidates),
+        ),
     )
     for name, sold, able in abilities:
         if sold and not able:

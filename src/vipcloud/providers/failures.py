@@ -24,6 +24,7 @@ from vipcloud.errors import (
     GatewayError,
     RateLimited,
     UpstreamFailed,
+    UpstreamTimeout,
     shorten,
 )
 from vipcloud.providers.catalog import ErrorRule, FailureKind, Provider
@@ -89,6 +90,7 @@ _CONSEQUENCES: dict[FailureKind, _Consequence] = {
     "content_filter": _Consequence(retryable=False),
     "output_filtered": _Consequence(retryable=False),
     "server_error": _Consequence(retryable=True, same_account=True),
+    "timeout": _Consequence(retryable=True),
     "malformed": _Consequence(retryable=True),
 }
 
@@ -105,6 +107,7 @@ _BY_STATUS: dict[int, FailureKind] = {
     499: "server_error",  # it took us for gone
     429: "rate_limited",
     503: "overloaded",
+    504: "timeout",
     529: "overloaded",
 }
 
@@ -158,6 +161,8 @@ class Failure(Struct, frozen=True, kw_only=True):
                 return UpstreamFailed("The provider of this model is overloaded.", retry_after_s=self.retry_after_s)
             case "server_error":
                 return UpstreamFailed("The provider failed to answer.")
+            case "timeout":
+                return UpstreamTimeout("The provider of this model took too long.")
             case "malformed":
                 return UpstreamFailed("The provider's answer could not be read.")
             case _:
