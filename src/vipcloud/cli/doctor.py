@@ -29,7 +29,7 @@ FILES_MIN = 4096
 BACKLOG_BYTES_MAX = 16 * 1024 * 1024
 
 Verdict = Literal["ok", "note", "fail"]
-_MARKS = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
+MARKS = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def doctor(as_json: context.AsJSON = False, data: context.Data = None, config: c
         context.print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            context.out.print(f"{_MARKS[finding.verdict]}  [bold]{finding.what}[/]: {escape(finding.detail)}")
+            context.out.print(f"{MARKS[finding.verdict]}  [bold]{finding.what}[/]: {escape(finding.detail)}")
             if finding.advice:
                 context.out.print(f"        {escape(finding.advice)}")
     if any(finding.verdict == "fail" for finding in findings):

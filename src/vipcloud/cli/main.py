@@ -2,7 +2,7 @@
 
 import typer
 
-from vipcloud.cli import accounts, bookkeeper, console, context, doctor, keys, models, serve, sim
+from vipcloud.cli import accounts, bookkeeper, console, context, doctor, keys, models, serve, sim, upstreams
 
 app = typer.Typer(
     name="vipcloud",
@@ -23,6 +23,7 @@ app.command("serve")(serve.serve)
 app.add_typer(accounts.app, name="accounts", help="Customers: create, list, show, give credit.")
 app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(models.app, name="models", help="The catalogue: what is sold, at what price, from where.")
+app.add_typer(upstreams.app, name="upstreams", help="Our accounts at the providers: list them, test them.")
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)

@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 from vipcloud.accounts import store
 from vipcloud.accounts.directory import Directory
 from vipcloud.accounts.store import AccountNotFound
-from vipcloud.cli import context
+from vipcloud.cli import context, running
 from vipcloud.cli.children import Child
 from vipcloud.clock import Clock
 from vipcloud.errors import SettingsError
@@ -180,6 +180,8 @@ async def run(
             stack.callback(site.stop)
             helpers = [*helpers, site]
             await asyncio.to_thread(site.first_line)
+        addresses = {name: each.base_url for name, each in settings.upstreams.items()} if simulated else {}
+        stack.enter_context(running.announced(settings, running.Running(origin=origin, simulated=addresses)))
         greet(settings, origin, engine, simulated=simulated)
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
@@ -225,7 +227,7 @@ def with_simulators(data: Path | None, config: Path | None, overrides: dict[str,
     """Settings whose upstreams are simulators, and the process to start for it: one for all of them."""
     upstreams, arguments = {}, ["sim", *simulators.PROVIDERS, "--json", "--under-parent"]
     for provider, port in zip(simulators.PROVIDERS, free_ports(len(simulators.PROVIDERS)), strict=True):
-        upstreams[provider] = {"base_url": f"http://127.0.0.1:{port}", "keys": ["sk-simulated.simulated"]}
+        upstreams[provider] = {"base_url": f"http://127.0.0.1:{port}", "keys": [running.SIMULATED_KEY]}
         arguments += ["--port", str(port)]
     return context.load(data, config, {**overrides, "upstreams": upstreams}), Child("simulators", arguments)
 

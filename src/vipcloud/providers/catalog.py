@@ -60,6 +60,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0)]
 URLPath = Annotated[str, Meta(pattern=r"^/[^\s]+$")]
+BaseURL = Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _PROVIDER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
@@ -149,9 +150,17 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     logprobs: bool = False
 
 
+class Balance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a provider tells an account's balance, below its address, and where in the answer it stands."""
+
+    path: URLPath
+    amount: tuple[str | int, ...]
+    currency: tuple[str | int, ...] = ()
+
+
 class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Text
-    base_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
+    base_url: BaseURL
     chat_path: URLPath
     key_env: Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
     first_byte_s: Seconds
@@ -162,6 +171,8 @@ class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     headers: dict[str, str] = {}
     quirks: dict[str, Any] = {}
     errors: tuple[ErrorRule, ...] = ()
+    regions: dict[str, BaseURL] = {}
+    balance: Balance | None = None
 
 
 class _CandidateRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,7 +205,10 @@ class _ModelRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Provider(Struct, frozen=True, kw_only=True, eq=False):
-    """A company we call. Compares by identity, like `Candidate`: two loads make two providers."""
+    """A company we call. Compares by identity, like `Candidate`: two loads make two providers.
+
+    `regions` are all its addresses by a name for people: keys of one are refused at the others.
+    """
 
     id: str
     name: str
@@ -209,6 +223,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     code_in_message: bool
     quirks: Quirks
     errors: tuple[ErrorRule, ...]
+    regions: Mapping[str, str]
+    balance: Balance | None
 
 
 class Candidate(Struct, frozen=True, kw_only=True, eq=False):
@@ -390,6 +406,8 @@ def _provider(provider_id: str, raw: dict[str, Any]) -> Provider:
         code_in_message=row.code_in_message,
         quirks=_quirks(row.quirks, f"{path}.quirks"),
         errors=row.errors,
+        regions=MappingProxyType(dict(row.regions)),
+        balance=row.balance,
     )
 
 
