@@ -1,12 +1,13 @@
 """Amounts are integers of nano-dollars; text is the only other form, and exact both ways."""
 
+import json
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD, format_usd, parse_usd
+from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD, format_usd, parse_usd, usd_number
 
 amounts = st.integers(-AMOUNT_NANOUSD_MAX, AMOUNT_NANOUSD_MAX).map(NanoUSD)
 
@@ -64,3 +65,25 @@ def test_what_is_no_exact_amount_is_refused(text: str) -> None:
 )
 def test_amounts_are_printed_with_no_more_decimals_than_needed(amount: int, text: str) -> None:
     assert format_usd(NanoUSD(amount)) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "written"),
+    [
+        (0, b"0"),
+        (1, b"0.000000001"),
+        (1_102_630, b"0.00110263"),
+        (999_999_999, b"0.999999999"),
+        (1_000_000_000, b"1"),
+        (1_500_000_000, b"1.5"),
+        (10_000_000_000, b"10"),
+        (12_000_000_001, b"12.000000001"),
+    ],
+)
+def test_dollars_as_a_json_number(amount: int, written: bytes) -> None:
+    assert usd_number(amount) == written
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_json_number_of_dollars_is_exact(amount: int) -> None:
+    assert json.loads(usd_number(amount), parse_float=Fraction) * 1_000_000_000 == amount

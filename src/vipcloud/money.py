@@ -33,3 +33,12 @@ def format_usd(amount: NanoUSD, decimals_min: int = 2) -> str:
     whole, fraction = divmod(abs(amount), NANO)
     digits = f"{fraction:09d}".rstrip("0").ljust(decimals_min, "0")
     return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
+
+
+def usd_number(amount: int) -> bytes:
+    """`1_102_630` → `0.00110263`: dollars as a JSON number, exact; `amount` is not below 0."""
+    if not amount:
+        return b"0"
+    if amount < NANO:
+        return (b"0.%09d" % amount).rstrip(b"0")
+    return b"%d" % (amount // NANO) + (b".%09d" % (amount % NANO)).rstrip(b"0").rstrip(b".")

@@ -271,6 +271,9 @@ class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     file_bytes_max: Annotated[
         int, Meta(ge=65536, description="A journal file is closed and a new one begun at this size.")
     ] = 64 * 1024 * 1024
+    progress_interval_s: Annotated[
+        float, Meta(gt=0, description="How often it is noted how far streams are: what is charged should we die.")
+    ] = 0.25
     book_interval_s: Annotated[float, Meta(gt=0, description="How often the bookkeeper posts what is new.")] = 1.0
     worker: Annotated[
         str,

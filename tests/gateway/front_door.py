@@ -23,7 +23,7 @@ from vipcloud.clock import Clock, SystemClock
 from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
-from vipcloud.ledger.journal import Settled
+from vipcloud.ledger.records import Settled
 from vipcloud.money import NanoUSD
 from vipcloud.providers.catalog import Candidate
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings

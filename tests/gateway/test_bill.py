@@ -4,6 +4,9 @@
 the books say, and that each charge has its usage row.
 """
 
+import json
+from decimal import Decimal
+
 import pytest
 from front_door import House, Reply, charge
 
@@ -44,6 +47,34 @@ async def test_complete_costs_the_upstreams_count(house: House, stream: bool, fi
     assert (row.outcome, row.estimated, row.streamed) == ("complete", False, stream)
     assert row.completion_tokens == (7 if reason == "length" else reply.usage["completion_tokens"])
     assert row.charge_nanousd == charge(MODEL, row.prompt_tokens, row.completion_tokens)
+
+
+@STREAM
+@pytest.mark.parametrize("model", ["deepseek-chat", "glm-4-air", "glm-4-flash"])
+@pytest.mark.parametrize("fields", [{}, {"stream_options": {"include_usage": True}}])
+async def test_every_answer_says_what_it_cost(house: House, stream: bool, model: str, fields: dict) -> None:
+    reply = await house.chat(TEXT, model, stream=stream, **(fields if stream else {}))
+    row = house.usage(reply.request_id)
+    assert row is not None
+    told = json.loads(reply.body, parse_float=Decimal) if not stream else None
+    usage = told["usage"] if told else exact_usage(reply)
+    assert row.charge_nanousd == charge(model, row.prompt_tokens, row.completion_tokens)
+    assert usage["cost"] * 1_000_000_000 == row.charge_nanousd
+    assert usage["cost_details"]["upstream_inference_cost"] * 1_000_000_000 == row.cost_nanousd
+
+
+def exact_usage(reply: Reply) -> dict:
+    """The usage of a stream, its numbers as they were written."""
+    told = [json.loads(data, parse_float=Decimal) for data in reply.data if data != "[DONE]"]
+    (usage,) = [chunk["usage"] for chunk in told if chunk.get("usage")]
+    return usage
+
+
+@pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-reasoner", "glm-4-air", "glm-4-plus"])
+async def test_the_same_answer_costs_the_same_streamed_or_not(house: House, model: str) -> None:
+    whole, parts = await house.chat(TEXT, model), await house.stream(TEXT, model)
+    assert whole.text == parts.text
+    assert whole.usage["cost"] == parts.usage["cost"] > 0
 
 
 async def test_cached_tokens_cost_the_customer_the_same_and_us_less(house: House) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import journal
-from vipcloud.ledger.journal import Journal, JournalError, Opened, Record, Settled
+from vipcloud.ledger.journal import Journal, JournalError
+from vipcloud.ledger.records import Opened, Record, Settled
 
 text = st.text(st.characters(codec="utf-8"), max_size=40)
 count = st.integers(0, 2**53)
@@ -267,7 +268,8 @@ def test_a_killed_process_has_what_it_promised_on_record(tmp_path: Path) -> None
 import os, signal, sys
 from pathlib import Path
 from vipcloud.clock import SystemClock
-from vipcloud.ledger.journal import Journal, Opened
+from vipcloud.ledger.journal import Journal
+from vipcloud.ledger.records import Opened
 book = Journal(Path(sys.argv[1]), lambda callback: None, SystemClock())
 for number in range(100):
     book.append_now(Opened(f"req_{number}", "acct_1", "key_1", "deepseek-chat", 5, 7.0))

@@ -11,8 +11,8 @@ amounts = st.integers(1, AMOUNT_NANOUSD_MAX)
 
 def test_a_grant_moves_credit_from_promo_to_the_customer() -> None:
     transfer = rules.grant("welcome", "a", NanoUSD(5), 7.0)
-    assert transfer == Transfer("promo", "customer:a", 5, "grant", "grant/welcome", 7.0)
-    assert rules.moved(transfer) == {"promo": Sums(5, 0), "customer:a": Sums(0, 5)}
+    assert transfer == Transfer("promo:grants", "customer:a", 5, "grant", "grant/welcome", 7.0)
+    assert rules.moved([transfer]) == {"promo:grants": Sums(5, 0), "customer:a": Sums(0, 5)}
 
 
 def test_charges_move_credit_from_customers_to_revenue() -> None:
@@ -36,7 +36,7 @@ def test_a_grant_of_nothing_or_of_too_much_is_refused(amount: int) -> None:
 
 @given(st.sampled_from("abc"), amounts)
 def test_a_grant_leaves_one_account_and_enters_another(account_id: str, amount: int) -> None:
-    sums = rules.moved(rules.grant("welcome", account_id, NanoUSD(amount), 0.0))
+    sums = rules.moved([rules.grant("welcome", account_id, NanoUSD(amount), 0.0)])
     assert sum(each.balance_nanousd for each in sums.values()) == 0
     assert sums[rules.customer(account_id)].balance_nanousd == amount
 

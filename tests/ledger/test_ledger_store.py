@@ -6,12 +6,16 @@ from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import IntegrityError
 
 from vipcloud.ledger import rules, store
-from vipcloud.ledger.journal import Settled
+from vipcloud.ledger.records import Settled
 from vipcloud.ledger.rules import Sums
 from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
 
+IMMUTABLE = {
+    "sqlite": ["DROP TRIGGER usage_refuses_update", "DROP TRIGGER usage_refuses_delete"],
+    "postgresql": ["DROP TRIGGER usage_refuses_changes ON usage"],
+}
 USAGE = Settled(
     request_id="req_1",
     account_id="a",
@@ -32,6 +36,9 @@ USAGE = Settled(
     duration_ms=2345,
     first_token_ms=None,
     attempts=1,
+    held_nanousd=2_000_000,
+    price_version="2026-11-01",
+    finish_reason="stop",
 )
 
 
@@ -64,13 +71,14 @@ def test_a_charge_moves_credit_from_the_customer_to_revenue_under_the_number_of_
     assert connection.execute(text("SELECT id, request_id FROM usage ORDER BY id")).all() == [
         (2, "req_free"),
         (3, "req_1"),
-        (5, "req_2"),
+        (6, "req_2"),
     ]
-    assert connection.execute(select(schema.transfer).order_by(schema.transfer.c.id)).all() == [
-        (1, "promo", "customer:a", 5, "grant", "grant/welcome", 1.0),
+    transfers = select(schema.transfer).where(schema.transfer.c.kind != "cost").order_by(schema.transfer.c.id)
+    assert connection.execute(transfers).all() == [
+        (1, "promo:grants", "customer:a", 5, "grant", "grant/welcome", 1.0),
         (3, "customer:a", "revenue", USAGE.charge_nanousd, "charge", None, USAGE.started_at),
-        (4, "promo", "customer:a", 7, "grant", "grant/more", 2.0),
-        (5, "customer:b", "revenue", 9, "charge", None, USAGE.started_at),
+        (5, "promo:grants", "customer:a", 7, "grant", "grant/more", 2.0),
+        (6, "customer:b", "revenue", 9, "charge", None, USAGE.started_at),
     ]
 
 
@@ -137,13 +145,13 @@ def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection
     ("sql", "says"),
     [
         ("UPDATE balance SET debits_nanousd = 1 WHERE ledger_account = 'customer:a'", "customer:a: the balance says"),
-        ("DELETE FROM balance WHERE ledger_account = 'promo'", "promo: the balance says"),
+        ("DELETE FROM balance WHERE ledger_account = 'promo:grants'", "promo:grants: the balance says"),
         ("UPDATE usage SET charge_nanousd = 1", "request req_1: its usage row and its charge differ"),
         ("UPDATE usage SET account_id = 'b'", "request req_1: its usage row and its charge differ"),
         ("DELETE FROM usage", "transfer 2: a charge without its usage row"),
         (
             "INSERT INTO usage SELECT 3, 'req_2', account_id, key_id, model, provider, upstream_model, streamed, "
-            "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1 FROM usage",
+            "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1, 5, 0, '', NULL FROM usage",
             "request req_2: its usage row and its charge differ",
         ),
     ],
@@ -152,6 +160,7 @@ def test_books_that_are_wrong_are_found_out(connection: Connection, sql: str, sa
     store.grant(connection, "welcome", "a", NanoUSD(5_000_000_000), 0.0)
     book(connection, USAGE)
     assert store.differences(connection) == []
+    for statement in IMMUTABLE[connection.dialect.name]:  # a hand that goes around what refuses it
+        connection.execute(text(statement))
     connection.execute(text(sql))
-    [found] = store.differences(connection)
-    assert found.startswith(says)
+    assert any(found.startswith(says) for found in store.differences(connection))

@@ -50,7 +50,7 @@ def create(
             connection, email, now_s, context.random_bytes, tier=tier, rpm=rpm, rpd=rpd, concurrency=concurrency
         )
         if amount:
-            ledger.grant(connection, secrets.token_hex(8), row.id, amount, now_s)
+            ledger.grant(connection, secrets.token_hex(8), row.id, amount, now_s, "starter")
         shown = describe(connection, row, settings)
     if as_json:
         context.print_json(shown)

@@ -33,6 +33,7 @@ from vipcloud.gateway.app import App
 from vipcloud.gateway.console import ConsoleRelay
 from vipcloud.gateway.housekeeping import Housekeeping
 from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.client import Client
 from vipcloud.http.deadlines import Deadlines
@@ -128,6 +129,8 @@ def gateway(
         upstreams.adopt(catalog)
         deadlines = Deadlines()
         stack.callback(deadlines.close)
+        progress = ProgressNotes(journal, settings.journal.progress_interval_s)
+        stack.callback(progress.close)
         parts = Parts(
             settings=settings,
             clock=clock,
@@ -137,6 +140,7 @@ def gateway(
             journal=journal,
             upstreams=upstreams,
             deadlines=deadlines,
+            progress=progress,
         )
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None
@@ -300,5 +304,5 @@ def demo_key(settings: Settings, engine: Engine) -> str:
             account = store.create_account(connection, DEMO_EMAIL, now_s, context.random_bytes)
             credit = parse_usd(settings.accounts.starter_credit_usd)
             if credit:
-                ledger.grant(connection, f"demo/{account.id}", account.id, credit, now_s)
+                ledger.grant(connection, f"demo/{account.id}", account.id, credit, now_s, "demo")
         return store.create_key(connection, account.id, now_s, context.random_bytes, "vipcloud serve").plaintext

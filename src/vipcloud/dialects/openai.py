@@ -13,7 +13,7 @@ Sources: openai/openai-openapi `CreateChatCompletionRequest`, `CreateChatComplet
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 # --- the request -----------------------------------------------------------------------------------------------
 
@@ -363,10 +363,16 @@ class CompletionDetails(Struct):
 
 
 class Usage(Struct):
-    """Cached tokens are inside `prompt_tokens`, reasoning tokens inside `completion_tokens`."""
+    """Cached tokens are inside `prompt_tokens`, reasoning tokens inside `completion_tokens`.
+
+    `cost` is what the call cost the caller, in dollars, and `cost_details` what is in it: OpenRouter's fields
+    (openrouter.ai/docs, usage accounting, seen 2026-11), as JSON that who settles the bill has rendered.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
+    cost: Raw | UnsetType = UNSET
+    cost_details: Raw | UnsetType = UNSET

@@ -7,17 +7,18 @@ it on every way out. What each end costs whom is the table of `docs/architecture
 from typing import Literal
 
 import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from vipcloud.accounts.directory import Principal
-from vipcloud.dialects.openai import Usage
+from vipcloud.dialects.openai import FinishReason, Usage
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Way
-from vipcloud.ledger.journal import JournalError, Opened, Settled
+from vipcloud.ledger.journal import JournalError
+from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.limits.guard import Permit
 from vipcloud.metering import rules as metering
-from vipcloud.money import NanoUSD
-from vipcloud.providers.catalog import Candidate, Model
+from vipcloud.money import NanoUSD, usd_number
+from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "fault"]
@@ -43,7 +44,6 @@ class Bill(Struct, eq=False):
     attempts: int = 0
     first_token_s: float | None = None
     settled: bool = False
-    wasted_nanousd: int = 0  # what tries that another one made up for cost us, counted here
 
     def open(self) -> None:
         """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
@@ -60,6 +60,8 @@ class Bill(Struct, eq=False):
                     self.model.id,
                     permit.held_nanousd,
                     self.started_s,
+                    self.streamed,
+                    self.price.version,
                 )
             )
 
@@ -69,35 +71,49 @@ class Bill(Struct, eq=False):
         if way is not None and way.breaker.troubled:
             way.breaker.note_alive(way.breaker.epoch)
 
-    def note_waste(self, candidate: Candidate, usage: Usage) -> None:
-        """A try that an upstream had begun to answer came to nothing."""
-        self.wasted_nanousd += metering.cost(usage, candidate.costs.at(self.started_s))
+    def worth(self, usage: Usage) -> tuple[NanoUSD, NanoUSD, int]:
+        """What `usage` of the last way costs the customer, within the hold; what it costs us; and how much of that is
+        variance, because an upstream counted more than the hold covers."""
+        way = self.way
+        assert way is not None, "what was delivered came from somewhere"
+        charge = metering.cost(usage, self.price)
+        cost = metering.cost(usage, way.candidate.costs.at(self.started_s))
+        held = self.permit.held_nanousd
+        if charge <= held:
+            return charge, cost, 0
+        return held, cost, max(0, cost - held)
 
-    def settle(self, outcome: Outcome, usage: Usage | None = None, *, estimated: bool = False) -> None:
-        """Charge `usage` (None: nothing was delivered), free the hold, write the record. Later calls change nothing."""
+    def settle(
+        self,
+        outcome: Outcome,
+        usage: Usage | None = None,
+        *,
+        estimated: bool = False,
+        finish_reason: FinishReason | None = None,
+    ) -> None:
+        """Charge `usage` (None: nothing was delivered), free the hold, write the record. Later calls change nothing.
+
+        What it cost is put into `usage`.
+        """
         if self.settled:
             return
         self.settled = True
         parts, permit, principal, opened_s = self.parts, self.permit, self.principal, self.opened_s
         candidate = self.way.candidate if self.way is not None else None
         charge = cost = NanoUSD(0)
-        prompt = cached = completion = reasoning = 0
+        variance = prompt = cached = completion = reasoning = 0
         if usage is not None:
-            assert candidate is not None, "what was delivered came from somewhere"
-            charge = metering.cost(usage, self.price)
-            if charge > permit.held_nanousd:
-                charge = permit.held_nanousd
-            cost = metering.cost(usage, candidate.costs.at(self.started_s))
+            charge, cost, variance = self.worth(usage)
+            usage.cost = Raw(usd_number(charge))
+            usage.cost_details = Raw(b'{"upstream_inference_cost":%b}' % usd_number(cost))
             prompt, completion = usage.prompt_tokens, usage.completion_tokens
             cached = usage.prompt_tokens_details.cached_tokens
             reasoning = usage.completion_tokens_details.reasoning_tokens
         parts.guard.settle(permit, charge)
         duration_ms = int((parts.clock.monotonic_s() - opened_s) * 1000)
-        first_s = self.first_token_s
-        if first_s is not None:
-            first_token_ms: int | None = int((first_s - opened_s) * 1000)
-        else:  # an answer that is sent whole has its first token when it has its last
-            first_token_ms = duration_ms if usage is not None else None
+        first_token_ms = self.first_token_ms
+        if usage is not None and first_token_ms is None:
+            first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
         record = Settled(
             permit.request_id,
             principal.account.id,
@@ -118,8 +134,50 @@ class Bill(Struct, eq=False):
             duration_ms,
             first_token_ms,
             self.attempts,
+            permit.held_nanousd,
+            variance,
+            self.price.version,
+            finish_reason,
         )
         try:
             parts.journal.append_now(record)
         except JournalError as error:
             log.error("journal failed; new requests are refused until it can be written", error=str(error))
+
+    def lose(self, usage: Usage) -> None:
+        """Note what the last way's call cost us, of which nothing was delivered."""
+        way = self.way
+        assert way is not None, "what costs us something was called"
+        cost = metering.cost(usage, way.candidate.costs.at(self.started_s))
+        if not cost:
+            return
+        clock, request_id = self.parts.clock, self.permit.request_id
+        record = Aborted(request_id, self.attempts, way.candidate.provider.id, cost, clock.wall_s())
+        try:
+            self.parts.journal.append(record)
+        except JournalError as error:
+            log.error("what a call has cost is not noted: the journal failed", error=str(error), cost_nanousd=cost)
+
+    def reached(self, usage: Usage) -> Reached:
+        """What to charge should this process die now: `usage`, counted here."""
+        charge, cost, _ = self.worth(usage)
+        way = self.way
+        assert way is not None, "what was delivered came from somewhere"
+        return Reached(
+            self.permit.request_id,
+            way.candidate.provider.id,
+            way.candidate.upstream_model,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.completion_tokens_details.reasoning_tokens,
+            charge,
+            cost,
+            int((self.parts.clock.monotonic_s() - self.opened_s) * 1000),
+            self.first_token_ms,
+            self.attempts,
+            self.permit.held_nanousd,
+        )
+
+    @property
+    def first_token_ms(self) -> int | None:
+        return None if self.first_token_s is None else int((self.first_token_s - self.opened_s) * 1000)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
+from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
@@ -51,6 +52,7 @@ class Parts:
     journal: Journal
     upstreams: Upstreams
     deadlines: Deadlines
+    progress: ProgressNotes
     tiers: Tiers = field(init=False)
 
     def __post_init__(self) -> None:

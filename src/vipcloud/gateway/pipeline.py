@@ -29,6 +29,7 @@ from vipcloud.gateway.relay import StreamRelay
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
 from vipcloud.http.client import ClientError
 from vipcloud.ledger.journal import JournalError
+from vipcloud.ledger.records import Reached
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.metering import estimate
@@ -37,7 +38,7 @@ from vipcloud.providers import failures, reply, translate
 from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 from vipcloud.providers.stream import StreamTranslator
-from vipcloud.providers.usage import Delivered
+from vipcloud.providers.usage import Delivered, TextSize
 
 JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
@@ -72,8 +73,9 @@ async def chat(call: Call, parts: Parts) -> None:
         await tell_standing(call, parts, subject)
         raise
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
+    attempt = Attempt(call, parts, request, model, permit, bill, pool)
     try:
-        await serve(Attempt(call, parts, request, model, permit, bill, pool))
+        await serve(attempt)
     except GatewayError as error:
         bill.settle("upstream_failed")
         if not exchange.started:
@@ -81,6 +83,8 @@ async def chat(call: Call, parts: Parts) -> None:
         exchange.finish(error.event() if call.streams else error.body())
     finally:
         if not bill.settled:
+            if bill.attempts:
+                attempt.lose()
             bill.settle("restarted" if exchange.interrupted else "client_gone" if exchange.gone else "fault")
 
 
@@ -178,6 +182,7 @@ class Attempt(Struct, eq=False):
     bill: Bill
     pool: Pool
     spare: bool = False
+    prompt: TextSize | None = None  # measured when it is first needed
 
     @property
     def total_deadline(self) -> float:
@@ -186,11 +191,24 @@ class Attempt(Struct, eq=False):
 
     def estimate(self, delivered: Delivered) -> Usage:
         """What was used, counted here."""
-        return estimate.usage_of(estimate.prompt_size(self.request), delivered, self.permit.output_tokens)
+        if self.prompt is None:
+            self.prompt = estimate.prompt_size(self.request)
+        return estimate.usage_of(self.prompt, delivered, self.permit.output_tokens)
 
     def settle_cut(self, translator: StreamTranslator, outcome: Outcome) -> None:
         """Charge what was delivered of a stream that did not come to its end; nothing if nothing was."""
-        self.bill.settle(outcome, self.estimate(translator.delivered) if translator.started else None, estimated=True)
+        if translator.started:
+            self.bill.settle(outcome, self.estimate(translator.delivered), estimated=True)
+        else:
+            self.lose(translator.usage)
+            self.bill.settle(outcome)
+
+    def lose(self, usage: Usage | None = None) -> None:
+        """Note what the upstream bills for a call of which nothing was delivered: what it counted, or else the input.
+
+        Its error answers are free; so this is for calls that it took and did not end with one.
+        """
+        self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
 
     def encode(self, way: Way) -> bytes:
         """The upstream's body for this way."""
@@ -297,6 +315,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     try:
         payload = response.read_now(bytes_max) or await response.read(bytes_max)
     except ClientError as error:
+        attempt.lose()
         raise broken(error, way) from error
     finally:
         response.abort()
@@ -313,11 +332,14 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
             usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max,
         )
     except GatewayError as error:
+        if faults.reported is None:
+            attempt.lose()
         raise faults.failed(error) from error
     usage = answer.usage
     if usage is None:
         answer.usage = attempt.estimate(reply.delivered(answer))
-    bill.settle("complete", answer.usage, estimated=usage is None)
+    reason = answer.choices[0].finish_reason
+    bill.settle("complete", answer.usage, estimated=usage is None, finish_reason=reason)
     attempt.call.send_last(replies.encode_reply(answer))
 
 
@@ -358,26 +380,46 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         ping_s=settings.gateway.ping_stream_s,
         total_deadline=attempt.total_deadline,
     )
+    stream = OpenStream(attempt, translator)
+    parts.progress.add(stream)
     try:
         failure = await relay.run()
     except asyncio.CancelledError:
         attempt.settle_cut(translator, "restarted" if call.exchange.interrupted else "client_gone")
         raise
     finally:
+        parts.progress.discard(stream)
         if translator.complete:
             response.release()
         else:
             response.abort()
     if failure is None:
         usage = translator.usage or attempt.estimate(translator.delivered)
-        bill.settle("complete", usage, estimated=translator.usage is None)
+        bill.settle("complete", usage, estimated=translator.usage is None, finish_reason=translator.finish_reason)
         call.send_last(translator.final(usage))
     elif translator.started:
         attempt.settle_cut(translator, "interrupted")
         raise failure
     else:
-        bill.note_waste(way.candidate, attempt.estimate(translator.delivered))
+        if faults.reported is None:
+            attempt.lose(translator.usage)
         raise faults.failed(failure)
+
+
+class OpenStream(Struct, eq=False):
+    """A stream under way, as `ProgressNotes` looks at it."""
+
+    attempt: Attempt
+    translator: StreamTranslator
+
+    @property
+    def events(self) -> int:
+        return self.translator.data_events
+
+    def reached(self) -> Reached | None:
+        """None as long as nothing was delivered."""
+        translator, attempt = self.translator, self.attempt
+        return attempt.bill.reached(attempt.estimate(translator.delivered)) if translator.started else None
 
 
 class Faults(Struct, eq=False):

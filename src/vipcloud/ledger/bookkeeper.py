@@ -4,20 +4,23 @@ One group is one transaction: usage rows, charges, balances, and the position in
 The position is read inside the transaction, so two bookkeepers cannot book the same bytes; a request that was
 journaled twice (the gateway may have had to write to a new file) is told by its id and booked once.
 
-A request that was opened and never settled, because its process died, costs nothing.
+What is open stays in the books as such, group by group, with what it had reached. `catch_up`, which a starting gateway
+calls, knows that the process before it is dead: it settles what that left open, once.
 """
 
 import os
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from vipcloud.ledger import journal, store
-from vipcloud.ledger.journal import JournalError, JournalFile, Settled
+from vipcloud.ledger import journal, rules, store
+from vipcloud.ledger.journal import JournalError, JournalFile
+from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Record, Settled
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
 
@@ -26,6 +29,9 @@ GROUP_BYTES = 1024 * 1024  # about 6,000 requests; the writer's place is held fo
 _WHOLE_FRAME_BYTES_MAX = 8 + journal.RECORD_BYTES_MAX
 
 _log = structlog.get_logger(__name__)
+_encode = msgspec.msgpack.Encoder().encode
+_decode_opened = msgspec.msgpack.Decoder(Opened).decode
+_decode_reached = msgspec.msgpack.Decoder(Reached).decode
 
 
 class _Position(msgspec.Struct):
@@ -33,13 +39,28 @@ class _Position(msgspec.Struct):
     damaged: int = 0
 
 
-def catch_up(engine: Engine, directory: Path) -> int:
-    """Book every record that is in the journal now; call it before balances are loaded. Returns the usage rows posted.
+def catch_up(engine: Engine, directory: Path, worker: str = journal.WORKER) -> int:
+    """Book every record that is in the journal now, and settle what the worker's former processes left open.
 
-    Open the worker's own `Journal` first: that closes the file of the process before it. Raises JournalError and
-    SQLAlchemyError.
+    Returns the usage rows posted. To be called before balances are loaded, and after the worker's own `Journal` is
+    opened: that begins a new file, and all that was opened in earlier ones has no process any more. Raises JournalError
+    and SQLAlchemyError.
     """
-    return book_once(engine, directory)
+    rows = book_once(engine, directory)
+    live = max((file.number for file in journal.files(directory) if file.worker == worker), default=0)
+    with storage.writing(engine) as connection:
+        orphans = [
+            rules.orphaned(open_.opened, open_.reached)
+            for open_ in _open_requests(connection, worker).values()
+            if open_.number < live
+        ]
+        if orphans:
+            _close(connection, [record.request_id for record in orphans])
+            orphans = _without_repeats(connection, orphans)
+            store.post_usage(connection, orphans)
+            charged = sum(record.charge_nanousd > 0 for record in orphans)
+            _log.warning("orphans_settled", requests=len(orphans), charged=charged)
+    return rows + len(orphans)
 
 
 def book_once(engine: Engine, directory: Path) -> int:
@@ -133,9 +154,12 @@ def _book_group(engine: Engine, file: JournalFile, *, known_repeats: bool) -> tu
     with storage.writing(engine) as connection:
         position = _positions(connection, file.path.name).get(file.path.name, _Position())
         start = position.offset
-        settled = _next_group(file, position)
+        records = _next_group(file, position)
         if position.offset == start:
             return position, 0
+        settled = [record for record in records if type(record) is Settled]
+        if len(settled) < len(records) or _has_open_requests(connection):
+            _follow(connection, file, records)
         if known_repeats:
             settled = _without_repeats(connection, settled)
         store.post_usage(connection, settled)
@@ -143,8 +167,41 @@ def _book_group(engine: Engine, file: JournalFile, *, known_repeats: bool) -> tu
     return position, len(settled)
 
 
-def _next_group(file: JournalFile, position: _Position) -> list[Settled]:
-    """The settled records from `position` on, as far as one group goes; moves `position` behind them."""
+def _follow(connection: Connection, file: JournalFile, records: list[Record]) -> None:
+    """Keep what is open, and how far it is, as `records` tell; post what calls cost that nobody pays for."""
+    before = _open_requests(connection, file.worker)
+    now = dict(before)
+    aborted = []
+    for record in records:
+        if type(record) is Settled:
+            now.pop(record.request_id, None)
+        elif type(record) is Opened:
+            now[record.request_id] = _Open(file.number, record)
+        elif type(record) is Progress:
+            for reached in record.reached:
+                if (open_ := now.get(reached.request_id)) is not None:
+                    now[reached.request_id] = _Open(open_.number, open_.opened, reached)
+        elif type(record) is Aborted:
+            aborted.append(record)
+    _close(connection, [name for name, open_ in before.items() if now.get(name) is not open_])
+    rows = [
+        {
+            "request_id": name,
+            "worker": file.worker,
+            "number": open_.number,
+            "opened": _encode(open_.opened),
+            "reached": None if open_.reached is None else _encode(open_.reached),
+        }
+        for name, open_ in now.items()
+        if before.get(name) is not open_
+    ]
+    if rows:
+        connection.execute(insert(_open), rows)
+    store.post_aborted(connection, aborted)
+
+
+def _next_group(file: JournalFile, position: _Position) -> list[Record]:
+    """The records from `position` on, as far as one group goes; moves `position` behind them."""
     start = position.offset
     data, at_end = _read(file.path, start, GROUP_BYTES)
     records, end, unknown = journal.parse(data)
@@ -153,7 +210,7 @@ def _next_group(file: JournalFile, position: _Position) -> list[Settled]:
     position.offset += end
     if not unknown and not file.live and end < len(data) and (at_end or len(data) - end > _WHOLE_FRAME_BYTES_MAX):
         _step_over(file.path, position)
-    return [record for record in records if type(record) is Settled]
+    return records
 
 
 def _step_over(path: Path, position: _Position) -> None:
@@ -182,7 +239,35 @@ def _read(path: Path, offset: int, bytes_max: int) -> tuple[bytes, bool]:
         return data, offset + len(data) >= os.fstat(file.fileno()).st_size
 
 
-_table = schema.journal_position
+_table, _open = schema.journal_position, schema.open_request
+
+
+class _Open(NamedTuple):
+    """A request that is open: the number of the worker's file that said so, and how far it had come."""
+
+    number: int
+    opened: Opened
+    reached: Reached | None = None
+
+
+def _has_open_requests(connection: Connection) -> bool:
+    return connection.execute(select(_open.c.request_id).limit(1)).first() is not None
+
+
+def _open_requests(connection: Connection, worker: str) -> dict[str, _Open]:
+    rows = connection.execute(
+        select(_open.c.request_id, _open.c.number, _open.c.opened, _open.c.reached).where(_open.c.worker == worker)
+    )
+    return {
+        name: _Open(number, _decode_opened(opened), None if reached is None else _decode_reached(reached))
+        for name, number, opened, reached in rows
+    }
+
+
+def _close(connection: Connection, request_ids: list[str]) -> None:
+    for start in range(0, len(request_ids), store.IDS_PER_QUERY):
+        part = request_ids[start : start + store.IDS_PER_QUERY]
+        connection.execute(delete(_open).where(_open.c.request_id.in_(part)))
 
 
 def _positions(connection: Connection, name: str | None = None) -> dict[str, _Position]:

@@ -25,7 +25,9 @@ from zlib import crc32
 import msgspec
 
 from vipcloud.clock import Clock
+from vipcloud.ledger.records import Record
 
+WORKER = "gateway"
 RECORD_BYTES_MAX = 65_535
 FILE_BYTES_MAX = 64 * 1024 * 1024
 _HEADER = Layout("<II")
@@ -36,46 +38,6 @@ class JournalError(Exception):
     """The journal cannot be written or read. While writing fails no new request may be admitted."""
 
 
-class Opened(msgspec.Struct, array_like=True, tag="opened", frozen=True, gc=False):
-    """A request was admitted with a hold. `opened_at` is seconds since 1970."""
-
-    request_id: str
-    account_id: str
-    key_id: str | None
-    model: str
-    hold_nanousd: int
-    opened_at: float
-
-
-class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True, gc=False):
-    """How a request ended: its usage row, and the charge that the bookkeeper posts.
-
-    The fields are the columns of `usage`, in their order. New fields go to the end of both, with a default. `outcome`
-    is the gateway's word for the end state; `cost_nanousd` is what we pay upstream; `started_at` is seconds since 1970.
-    """
-
-    request_id: str
-    account_id: str
-    key_id: str | None
-    model: str
-    provider: str | None
-    upstream_model: str | None
-    streamed: bool
-    outcome: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    estimated: bool
-    charge_nanousd: int
-    cost_nanousd: int
-    started_at: float
-    duration_ms: int
-    first_token_ms: int | None
-    attempts: int
-
-
-Record = Opened | Settled
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 _pack = _HEADER.pack
@@ -171,7 +133,7 @@ class Journal:
         call_soon: Callable[[Callable[[], None]], object],
         clock: Clock,
         *,
-        worker: str = "gateway",
+        worker: str = WORKER,
         file_bytes_max: int = FILE_BYTES_MAX,
     ) -> None:
         assert _NAME.fullmatch(f"{worker}-{0:012d}.journal"), "a worker's name is small letters and digits"

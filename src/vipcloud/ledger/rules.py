@@ -1,18 +1,43 @@
 """PURE: which transfers an event makes. A debit is the ledger account an amount leaves, a credit the one it enters.
 
-Ledger accounts: `promo` (credit we give), `customer:ID` (credit a customer holds), `revenue`. A charge bears the
-number of the usage row it is for, every other transfer names its cause; so that posting it twice is impossible.
+The chart of accounts:
+
+    customer:ID          credit that a customer holds
+    promo:REASON         credit that we give away
+    cash:stripe          what was paid in
+    refunds, disputes    what went back to customers, or is contested
+    revenue              what was charged
+    upstream:PROVIDER    our balance at a provider: it falls with every call, below zero until we pay
+    cost:PROVIDER        what the calls cost that customers were charged for
+    variance             what calls cost beyond what their customers had agreed to
+    aborted_attempts     what calls cost that no customer pays for
+
+A charge bears the number of the usage row it is for, every other transfer names its cause; so that posting it twice is
+impossible. What calls cost is posted by provider for all usage rows of a group, whose numbers are in the cause.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD
 
-PROMO = "promo"
-REVENUE = "revenue"
 CUSTOMER_PREFIX = "customer:"
+PROMO_PREFIX = "promo:"
+CASH = "cash:stripe"
+REFUNDS = "refunds"
+DISPUTES = "disputes"
+REVENUE = "revenue"
+UPSTREAM_PREFIX = "upstream:"
+COST_PREFIX = "cost:"
+VARIANCE = "variance"
+ABORTED_ATTEMPTS = "aborted_attempts"
+SINGLE = frozenset({CASH, REFUNDS, DISPUTES, REVENUE, VARIANCE, ABORTED_ATTEMPTS})
+FAMILIES = (CUSTOMER_PREFIX, PROMO_PREFIX, UPSTREAM_PREFIX, COST_PREFIX)
+
 CHARGE = "charge"
+COST = "cost"
+CRASHED = "crashed"  # the outcome of a request whose process died
 
 
 class Transfer(NamedTuple):
@@ -45,19 +70,98 @@ def customer(account_id: str) -> str:
     return CUSTOMER_PREFIX + account_id
 
 
-def grant(grant_id: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+def in_chart(ledger_account: str) -> bool:
+    """Whether an account of this name may be in the books."""
+    return ledger_account in SINGLE or any(
+        ledger_account.startswith(family) and len(ledger_account) > len(family) for family in FAMILIES
+    )
+
+
+def grant(grant_id: str, account_id: str, amount: NanoUSD, created_at: float, reason: str = "grants") -> Transfer:
     """Credit given to an account. Raises ValueError if `amount` is not above 0 or more than the ledger can hold."""
     if not 0 < amount <= AMOUNT_NANOUSD_MAX:
         raise ValueError("a grant must be above $0 and within what the ledger can hold")
-    return Transfer(PROMO, customer(account_id), amount, "grant", f"grant/{grant_id}", created_at)
+    return Transfer(PROMO_PREFIX + reason, customer(account_id), amount, "grant", f"grant/{grant_id}", created_at)
 
 
-def moved(transfer: Transfer) -> dict[str, Sums]:
-    """What `transfer` adds to the sums of the two ledger accounts that it touches."""
-    return {
-        transfer.debit: Sums(debits_nanousd=transfer.amount_nanousd),
-        transfer.credit: Sums(credits_nanousd=transfer.amount_nanousd),
-    }
+def spent(first: int, settled: list[Settled]) -> list[Transfer]:
+    """What the calls behind usage rows `first` and following cost us: a transfer per provider and kind."""
+    amounts: dict[tuple[str, str], int] = {}
+    for record in settled:
+        cost, variance, provider = record.cost_nanousd, record.variance_nanousd, record.provider
+        if cost and provider is not None:
+            key = provider, COST
+            amounts[key] = amounts.get(key, 0) + cost - variance
+            if variance:
+                key = provider, VARIANCE
+                amounts[key] = amounts.get(key, 0) + variance
+    return [
+        Transfer(
+            UPSTREAM_PREFIX + provider,
+            COST_PREFIX + provider if kind == COST else VARIANCE,
+            amount,
+            kind,
+            f"{kind}/{provider}/{first}-{first + len(settled) - 1}",
+            settled[-1].started_at,
+        )
+        for (provider, kind), amount in sorted(amounts.items())
+        if amount
+    ]
+
+
+def covered(cause: str) -> tuple[str, int, int]:
+    """The provider, and the first and last usage row, that a transfer of `spent` is for."""
+    _, provider, numbers = cause.split("/")
+    first, _, last = numbers.partition("-")
+    return provider, int(first), int(last)
+
+
+def aborted(record: Aborted) -> Transfer:
+    """What a call costs us that no customer pays for."""
+    cause = f"aborted/{record.request_id}/{record.number}"
+    return Transfer(
+        UPSTREAM_PREFIX + record.provider, ABORTED_ATTEMPTS, record.cost_nanousd, "aborted", cause, record.at
+    )
+
+
+def orphaned(opened: Opened, reached: Reached | None) -> Settled:
+    """How a request ends whose process died: paid for as far as it was known to have come, or else for nothing."""
+    charge = reached.charge_nanousd if reached is not None else 0
+    held = max(opened.hold_nanousd, reached.held_nanousd if reached is not None else 0)
+    assert 0 <= charge <= held, "a hold is the ceiling of its request"
+    return Settled(
+        request_id=opened.request_id,
+        account_id=opened.account_id,
+        key_id=opened.key_id,
+        model=opened.model,
+        provider=reached.provider if reached is not None else None,
+        upstream_model=reached.upstream_model if reached is not None else None,
+        streamed=opened.streamed,
+        outcome=CRASHED,
+        prompt_tokens=reached.prompt_tokens if reached is not None else 0,
+        cached_tokens=0,
+        completion_tokens=reached.completion_tokens if reached is not None else 0,
+        reasoning_tokens=reached.reasoning_tokens if reached is not None else 0,
+        estimated=reached is not None,
+        charge_nanousd=charge,
+        cost_nanousd=reached.cost_nanousd if reached is not None else 0,
+        started_at=opened.opened_at,
+        duration_ms=reached.duration_ms if reached is not None else 0,
+        first_token_ms=reached.first_token_ms if reached is not None else None,
+        attempts=reached.attempts if reached is not None else 0,
+        held_nanousd=held,
+        price_version=opened.price_version,
+    )
+
+
+def moved(transfers: Iterable[Transfer]) -> dict[str, Sums]:
+    """What `transfers` add to the sums of the ledger accounts that they touch."""
+    sums: dict[str, Sums] = {}
+    for transfer in transfers:
+        left, entered = sums.get(transfer.debit, Sums()), sums.get(transfer.credit, Sums())
+        sums[transfer.debit] = left._replace(debits_nanousd=left.debits_nanousd + transfer.amount_nanousd)
+        sums[transfer.credit] = entered._replace(credits_nanousd=entered.credits_nanousd + transfer.amount_nanousd)
+    return sums
 
 
 def charged(paid: Mapping[str, int]) -> dict[str, Sums]:

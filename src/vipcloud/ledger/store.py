@@ -1,23 +1,24 @@
 """The only SQL that writes transfers, and the questions asked of the ledger. Callers bring a connection.
 
 `balance` is the fold of `transfer`, kept in the transaction that adds to it, so that what a customer has is one row
-to read; `differences` compares the two.
+to read; `usage_day` is that of `usage`. `audit` compares them.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
+from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from vipcloud.ledger import rules
-from vipcloud.ledger.journal import Settled
+from vipcloud.ledger import audit, rules
+from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Sums, Transfer
 from vipcloud.money import NanoUSD
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
 
+DAY_S = 86_400
 IDS_PER_QUERY = 500  # SQLite takes at most 32,766 parameters, older ones 999
 
 # The same text on SQLite (3.24 and later) and PostgreSQL; SQLAlchemy has one construct for each, none for both.
@@ -26,9 +27,18 @@ _ADD_TO_BALANCE = text(
     "ON CONFLICT (ledger_account) DO UPDATE SET debits_nanousd = balance.debits_nanousd + excluded.debits_nanousd, "
     "credits_nanousd = balance.credits_nanousd + excluded.credits_nanousd"
 )
+_ADD_TO_DAY = text(
+    "INSERT INTO usage_day (day, account_id, key_id, model, requests, prompt_tokens, completion_tokens, "
+    "charge_nanousd, cost_nanousd) VALUES (:day, :account_id, :key_id, :model, :requests, :prompt_tokens, "
+    ":completion_tokens, :charge_nanousd, :cost_nanousd) ON CONFLICT (day, account_id, key_id, model) DO UPDATE SET "
+    "requests = usage_day.requests + excluded.requests, "
+    "prompt_tokens = usage_day.prompt_tokens + excluded.prompt_tokens, "
+    "completion_tokens = usage_day.completion_tokens + excluded.completion_tokens, "
+    "charge_nanousd = usage_day.charge_nanousd + excluded.charge_nanousd, "
+    "cost_nanousd = usage_day.cost_nanousd + excluded.cost_nanousd"
+)
 
-
-_usage, _transfer, _balance = schema.usage, schema.transfer, schema.balance
+_usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _payer = rules.CUSTOMER_PREFIX + _usage.c.account_id
 # One statement charges for a whole group: what a charge says is in its usage row already.
 _CHARGE = insert(_transfer).from_select(
@@ -53,38 +63,68 @@ class AlreadyPosted(LedgerError):
     """A transfer with this cause is in the books."""
 
 
-def grant(connection: Connection, grant_id: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
+def grant(
+    connection: Connection, grant_id: str, account_id: str, amount: NanoUSD, created_at: float, reason: str = "grants"
+) -> None:
     """Give `account_id` credit, once per `grant_id`. Raises LedgerError, or AlreadyPosted for a `grant_id` used before.
 
     That the account exists is the caller's to know.
     """
     try:
-        transfer = rules.grant(grant_id, account_id, amount, created_at)
+        transfer = rules.grant(grant_id, account_id, amount, created_at, reason)
     except ValueError as error:
         raise LedgerError(f"Credit cannot be given: {error}.") from error
     if connection.scalar(select(_transfer.c.id).where(_transfer.c.cause == transfer.cause)) is not None:
         raise AlreadyPosted(f"The grant {grant_id} is in the books already.")
     try:
-        storage.insert_rows(connection, _transfer, [_next_number(connection), *transfer])
-        _add_to_balances(connection, rules.moved(transfer))
+        _post(connection, [transfer])
     except (IntegrityError, DataError) as error:  # a sum beyond int64 is either, by the database
         raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
     schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
 
 
 def post_usage(connection: Connection, settled: list[Settled]) -> None:
-    """Add a usage row for each of `settled`, and the charges. Raises IntegrityError if a request is there already."""
+    """Add a usage row for each of `settled`, the charges, and what the calls cost us.
+
+    Raises IntegrityError if a request is there already.
+    """
+    if not settled:
+        return
     first = _next_number(connection)
     values: list[object] = []
     paid: dict[str, int] = {}
+    days: dict[tuple[int, str, str, str], list[int]] = {}
     for number, record in enumerate(settled, first):
         values.append(number)
         values += astuple(record)
-        account_id = record.account_id
-        paid[account_id] = paid.get(account_id, 0) + record.charge_nanousd
+        account_id, charge = record.account_id, record.charge_nanousd
+        paid[account_id] = paid.get(account_id, 0) + charge
+        day = int(record.started_at // DAY_S), account_id, record.key_id or "", record.model
+        sums = days.get(day)
+        if sums is None:
+            sums = days[day] = [0, 0, 0, 0, 0]
+        sums[0] += 1
+        sums[1] += record.prompt_tokens
+        sums[2] += record.completion_tokens
+        sums[3] += charge
+        sums[4] += record.cost_nanousd
     storage.insert_rows(connection, _usage, values)
     connection.execute(_CHARGE, {"first": first})
     _add_to_balances(connection, rules.charged(paid))
+    columns = _day.columns.keys()
+    connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
+    _post(connection, rules.spent(first, settled), first + len(settled))
+
+
+def post_aborted(connection: Connection, records: list[Aborted]) -> None:
+    """Post what calls cost us that nobody pays for, once each however often they were journaled."""
+    transfers = {transfer.cause: transfer for record in records if (transfer := rules.aborted(record)).amount_nanousd}
+    causes = [cause for cause in transfers if cause is not None]
+    for start in range(0, len(causes), IDS_PER_QUERY):
+        part = causes[start : start + IDS_PER_QUERY]
+        for cause in connection.scalars(select(_transfer.c.cause).where(_transfer.c.cause.in_(part))):
+            del transfers[cause]
+    _post(connection, list(transfers.values()))
 
 
 def booked_requests(connection: Connection, request_ids: list[str]) -> set[str]:
@@ -126,41 +166,8 @@ def usage_of(connection: Connection, request_id: str) -> Settled | None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """What is wrong with the books, in words; empty when they are right. Reads every transfer."""
-    folded: dict[str, list[int]] = {}
-    for side, column in enumerate((_transfer.c.debit, _transfer.c.credit)):
-        for name, total in connection.execute(select(column, func.sum(_transfer.c.amount_nanousd)).group_by(column)):
-            folded.setdefault(name, [0, 0])[side] = int(total)
-    kept = {
-        row.ledger_account: [row.debits_nanousd, row.credits_nanousd] for row in connection.execute(select(_balance))
-    }
-    found = [
-        f"{name}: the balance says {kept.get(name, [0, 0])}, the transfers {folded.get(name, [0, 0])} (debits, credits)"
-        for name in sorted(kept.keys() | folded.keys())
-        if kept.get(name, [0, 0]) != folded.get(name, [0, 0])
-    ]
-    return found + _unpaired(connection)
-
-
-def _unpaired(connection: Connection) -> list[str]:
-    """Usage rows without a charge of their amount to their account, and charges without a usage row; in words."""
-    usage, charge = _usage.c, _transfer.c
-    same = (charge.id == usage.id) & (charge.kind == rules.CHARGE)
-    amount = func.coalesce(charge.amount_nanousd, 0)
-    differing = (
-        select(usage.request_id)
-        .select_from(_usage.join(_transfer, same, isouter=True))
-        .where(or_(usage.charge_nanousd != amount, charge.debit != _payer))
-    )
-    alone = (
-        select(charge.id)
-        .select_from(_transfer.join(_usage, charge.id == usage.id, isouter=True))
-        .where(charge.kind == rules.CHARGE, usage.id.is_(None))
-    )
-    return [
-        *(f"request {name}: its usage row and its charge differ" for name in connection.scalars(differing)),
-        *(f"transfer {number}: a charge without its usage row" for number in connection.scalars(alone)),
-    ]
+    """What is wrong with the books, in words; empty when they are right. Reads every row."""
+    return audit.Audit().check(connection)
 
 
 def _next_number(connection: Connection) -> int:
@@ -170,6 +177,17 @@ def _next_number(connection: Connection) -> int:
     """
     last = select(select(func.max(_usage.c.id)).scalar_subquery(), select(func.max(_transfer.c.id)).scalar_subquery())
     return 1 + max(number or 0 for number in connection.execute(last).one())
+
+
+def _post(connection: Connection, transfers: list[Transfer], number: int | None = None) -> None:
+    """Add transfers under the numbers from `number` on, which are free."""
+    if transfers:
+        first = _next_number(connection) if number is None else number
+        values: list[object] = []
+        for offset, transfer in enumerate(transfers):
+            values += [first + offset, *transfer]
+        storage.insert_rows(connection, _transfer, values)
+        _add_to_balances(connection, rules.moved(transfers))
 
 
 def _add_to_balances(connection: Connection, moved: Mapping[str, Sums]) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from vipcloud.dialects import replies
-from vipcloud.dialects.openai import Usage
+from vipcloud.dialects.openai import FinishReason, Usage
 from vipcloud.dialects.replies import ChunkWriter
 from vipcloud.errors import BadRequest, GatewayError, UpstreamFailed, UpstreamInterrupted
 from vipcloud.http import sse
@@ -135,6 +135,12 @@ class StreamTranslator:
         return len(self._choices) == self._choices_max and all(choice.stopped for choice in self._choices.values())
 
     @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the first choice ended; None as long as it has not."""
+        choice = self._choices.get(0)
+        return None if choice is None or choice.word is None else self._reason(choice)
+
+    @property
     def retryable(self) -> bool:
         """Whether, after a failure, another upstream may be tried: nothing was sent and the request is not to blame."""
         if self.failure is None or self.started or isinstance(self.failure, BadRequest):
@@ -211,17 +217,19 @@ class StreamTranslator:
         last = max(self._choices)
         for index in sorted(self._choices):
             choice = self._choices[index]
-            assert choice.word is not None, "checked above"
-            reason = finish_reason(
-                "stop" if choice.stopped else choice.word,
-                calls=any(call.index is not None for call in choice.calls),
-                legacy_functions=self._legacy_functions,
-            )
-            out.append(writer.finish(reason, index=index, usage=usage if index == last else None))
+            out.append(writer.finish(self._reason(choice), index=index, usage=usage if index == last else None))
         if writer.include_usage and usage is not None:
             out.append(writer.usage_chunk(usage))
         out.append(replies.DONE)
         return b"".join(out)
+
+    def _reason(self, choice: "_Choice") -> FinishReason:
+        assert choice.word is not None, "asked of choices that have finished"
+        return finish_reason(
+            "stop" if choice.stopped else choice.word,
+            calls=any(call.index is not None for call in choice.calls),
+            legacy_functions=self._legacy_functions,
+        )
 
     # --- events --------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ balance = Table(
     CheckConstraint("credits_nanousd BETWEEN 0 AND 9223372036854775807", name="credits"),
 )
 
-# After the number, the columns are the fields of `ledger.journal.Settled`, in that order.
+# Immutable like transfers. After the number, the columns are the fields of `ledger.records.Settled`, in that order.
 usage = Table(
     "usage",
     metadata,
@@ -117,6 +117,39 @@ usage = Table(
     Column("duration_ms", Integer, nullable=False),
     Column("first_token_ms", Integer),
     Column("attempts", Integer, nullable=False),
+    Column("held_nanousd", BigInteger),  # null: booked by a version that did not say
+    Column("variance_nanousd", BigInteger, nullable=False, server_default=text("0")),  # part of the cost
+    Column("price_version", Text, nullable=False, server_default=""),
+    Column("finish_reason", Text),
+    CheckConstraint("charge_nanousd >= 0 AND charge_nanousd <= held_nanousd", name="charge_within_hold"),
+    CheckConstraint("variance_nanousd BETWEEN 0 AND cost_nanousd", name="variance_within_cost"),
+)
+
+# The fold of `usage` by UTC day, kept in the transaction that adds to it: what a key or an account used is a few rows.
+usage_day = Table(
+    "usage_day",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970
+    Column("account_id", Text, primary_key=True),
+    Column("key_id", Text, primary_key=True, index=True),  # empty: without a key
+    Column("model", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("charge_nanousd", BigInteger, nullable=False),
+    Column("cost_nanousd", BigInteger, nullable=False),
+)
+
+# Requests that were opened and are not settled, so far as booked. When their process is known to be dead, they are
+# settled from here: for what they had reached.
+open_request = Table(
+    "open_request",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("worker", Text, nullable=False, index=True),
+    Column("number", BigInteger, nullable=False),  # of the worker's journal file that tells of it
+    Column("opened", LargeBinary, nullable=False),  # the journal's record
+    Column("reached", LargeBinary),  # how far it had come, from the journal's record of progress
 )
 
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.
