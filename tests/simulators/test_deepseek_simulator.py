@@ -151,6 +151,13 @@ def test_images_are_seen_by_flash_only(deepseek) -> None:
     assert "untagged enum ChatCompletionRequestContent" in refused.json["error"]["message"]
 
 
+def test_a_prefix_is_carried_on_at_the_beta_address_only(deepseek) -> None:
+    messages = [{"role": "user", "content": "Count to 4"}, {"role": "assistant", "content": "1, 2, ", "prefix": True}]
+    for path, said in (("/beta/chat/completions", "3, 4"), ("/v1/chat/completions", "1, 2, 3, 4")):
+        reply = deepseek.call(request(messages=messages), path=path)
+        assert reply.json["choices"][0]["message"]["content"] == said
+
+
 def test_names_of_before_are_answered_by_flash(deepseek) -> None:
     assert deepseek.call(request(model="deepseek-v4-flash")).json["model"] == "deepseek-flash"
 

@@ -324,8 +324,11 @@ def test_tokens_are_throttled_by_what_an_answer_might_cost(bench) -> None:
 
 
 def test_the_lowest_tier_has_three_requests_a_minute(moonshot) -> None:
-    statuses = [moonshot.call(request(), key="sk-tier0-acme").status for _ in range(4)]
-    assert statuses == [200, 200, 200, 429]
+    replies = [moonshot.call(request(), key="sk-tier0-acme") for _ in range(4)]
+    assert [reply.status for reply in replies] == [200, 200, 200, 429]
+    told = [[reply.headers[f"x-ratelimit-{name}"] for name in ("limit", "remaining", "reset")] for reply in replies[:3]]
+    assert told == [["3", "2", "60"], ["3", "1", "60"], ["3", "0", "60"]]
+    assert "x-ratelimit-limit" not in moonshot.call(request()).headers
     refused = moonshot.call(request(), key="sk-tier0-acme", wall_s=1_794_700_041.0)
     assert "max RPM: 3, please try again after 19 seconds" in refused.json["error"]["message"]
 

@@ -103,6 +103,24 @@ async def test_the_log_is_bounded(simulator: Opener) -> None:
     assert [entry["body"]["messages"][0]["content"] for entry in await client.log()] == ["b", "c"]
 
 
+async def test_an_answer_may_have_an_error_event_of_its_own(simulator: Opener) -> None:
+    answer = await (await simulator("dashscope")).chat("Hello [[fault=error:1]]", stream=True)
+    event = json.loads(answer.body.split(b"\n\n")[-2].removeprefix(b"data: "))
+    assert event["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_a_query_reaches_the_provider(simulator: Opener) -> None:
+    client = await simulator("dashscope")
+    answer = await client.request("GET", "/api/v1/quotas?model=qwen3-max", authorization="Bearer sk-test")
+    assert answer.json["data"]["model"] == "qwen3-max"
+
+
+async def test_a_refusal_keeps_its_own_headers(simulator: Opener) -> None:
+    refused = await (await simulator("moonshot")).chat("Hello [[fault=code:concurrency]]")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert refused.headers["msh-gid"] == "org-test"
+
+
 async def test_a_client_that_leaves_is_noticed_and_frees_its_slot(simulator: Opener) -> None:
     client = await simulator("deepseek", concurrency_max=1)
     body = client.body("Hello [[fault=stall:1:600]]", stream=True)

@@ -284,7 +284,7 @@ def greet(settings: Settings, origin: str, engine: Engine, *, simulated: bool) -
     key = demo_key(settings, engine)
     out.print(f"  API key   [bold]{key}[/]")
     out.print("  upstreams [yellow]simulated[/]: no provider key is set, so every answer is made up on this machine.")
-    out.print("            Set DEEPSEEK_API_KEY or ZHIPU_API_KEY to call the real ones.\n")
+    out.print("            Set DEEPSEEK_API_KEY, ZHIPU_API_KEY or another provider's key to call the real ones.\n")
     out.print("Try it:\n")
     out.print(
         f"curl -N {base}/chat/completions \\\n"

@@ -35,7 +35,9 @@ CATALOGUE: Mapping[str, Spec] = {
     # The provider's own words: rendered by its module.
     "status": Spec("answer with HTTP status N and the provider's body for it", (None,)),
     "code": Spec(
-        "answer with the provider's error CODE (Zhipu: 1113; DeepSeek: risk, context, …)", (None,), words=True
+        "answer with the provider's error CODE (Zhipu: 1113; DeepSeek: risk; DashScope: Arrearage; …)",
+        (None,),
+        words=True,
     ),
     "html": Spec("answer with HTTP status N and an HTML page, as a proxy in between does", ("502",)),
     "finish": Spec("end with finish_reason REASON", (None,), words=True),

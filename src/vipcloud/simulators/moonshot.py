@@ -135,7 +135,7 @@ class Moonshot:
         answer = answers.plan(replace(vendor.carried_on(asked, "partial"), image_tokens=IMAGE_TOKENS))
         check_context(answer.prompt_tokens, output_tokens(request), model)
         slot = vendor.account_of(account)
-        self._throttle(call, account, slot, answer.prompt_tokens + most)
+        headers += self._throttle(call, account, slot, answer.prompt_tokens + most)
         cached = min(self._cache.hit(account, request.get("tools"), request["messages"]), answer.prompt_tokens)
         writer = Writer(call, model, answer, cached, serial, thinking=thinking)
         if request.get("stream"):
@@ -144,9 +144,10 @@ class Moonshot:
         delay_s = vendor.unary_delay_s(answer, self.shared)
         return Reply(unary((*CONTENT_JSON, *headers), writer.document(), delay_s), slot)
 
-    def _throttle(self, call: Call, account: str, slot: str, asked_tokens: int) -> None:
-        """Counts the request for its organisation. Tokens are what it might cost, not what it will: an answer without
-        a limit counts with the model's default. Raises Refused (429), which counts for nothing."""
+    def _throttle(self, call: Call, account: str, slot: str, asked_tokens: int) -> Headers:
+        """Counts the request for its organisation; what is left of its requests. Tokens are what it might cost, not
+        what it will: an answer without a limit counts with the model's default. Raises Refused (429), which counts for
+        nothing."""
         tier = next((tier for word, tier in TIERS.items() if word in account), TOP_TIER)
         options = self.shared.options
         concurrency = tier.concurrency if options.concurrency_max is None else options.concurrency_max
@@ -163,12 +164,18 @@ class Moonshot:
         if today is not None and self._tokens_of_day.wait_s(slot, now_s, today, asked_tokens):
             used = self._tokens_of_day.used(slot, now_s)
             raise limited(account, f"organization TPD rate limit, current: {used}, limit: {today}")
-        if requests is not None:
-            self._requests.add(slot, now_s)
         if most_tokens is not None:
             self._tokens.add(slot, now_s, asked_tokens)
         if today is not None:
             self._tokens_of_day.add(slot, now_s, asked_tokens)
+        if requests is None:
+            return ()
+        self._requests.add(slot, now_s)
+        return (
+            ("x-ratelimit-limit", str(requests)),
+            ("x-ratelimit-remaining", str(requests - self._requests.used(slot, now_s))),
+            ("x-ratelimit-reset", str(self._requests.wait_s(slot, now_s, 0))),
+        )
 
 
 def models() -> dict[str, Any]:
