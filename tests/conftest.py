@@ -5,7 +5,9 @@ import pytest
 from sqlalchemy import Engine
 
 import databases
+import valkey_server
 from databases import Postgres
+from valkey_server import Server
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
 
@@ -45,3 +47,16 @@ def engine(store_url: str) -> Iterator[Engine]:
     engine = storage.open_engine(store_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def valkey_session() -> Iterator[Server]:
+    with valkey_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_session: Server) -> Server:
+    """A running server without any data."""
+    valkey_session.flush()
+    return valkey_session

@@ -117,7 +117,21 @@ def test_a_secret_never_prints(folder: Path) -> None:
 
 
 def test_every_setting_with_a_unit_says_it_last() -> None:
-    units = ("_s", "_max", "_min", "_usd", "rpm", "rpd", "share", "in_row", "successes", "burst", "jitter")
+    units = (
+        "_s",
+        "_max",
+        "_min",
+        "_usd",
+        "rpm",
+        "rpd",
+        "share",
+        "in_row",
+        "successes",
+        "burst",
+        "jitter",
+        "nodes",
+        "_tokens",
+    )
     for group in msgspec.structs.fields(Settings):
         if not (isinstance(group.type, type) and issubclass(group.type, msgspec.Struct)):
             continue

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -243,6 +243,32 @@ class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     concurrency: Annotated[int, Meta(ge=0, description="Requests at the same time.")] = 10
 
 
+class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where limits and credit are counted while requests run."""
+
+    backend: Annotated[
+        Literal["memory", "valkey"],
+        Meta(description="`memory` for a gateway of its own; `valkey` (or Redis) where several share accounts."),
+    ] = "memory"
+    url: Annotated[
+        str,
+        Meta(
+            description="The server: `redis://user:password@host:6379/0`, `rediss://…` with TLS, or `unix:///socket`."
+        ),
+    ] = "redis://127.0.0.1:6379"
+    timeout_s: Annotated[
+        float, Meta(gt=0, description="For an answer; then the connection is made anew and limits degrade meanwhile.")
+    ] = 1
+    waiting_max: Annotated[int, Meta(ge=1, description="Calls under way at once; more count as no answer.")] = 16384
+    nodes: Annotated[
+        int, Meta(ge=1, description="Gateways that share limits: without the server each takes this part of them.")
+    ] = 1
+    hold_slice_tokens: Annotated[
+        int,
+        Meta(ge=0, description="Streams: tokens of output that are held for at a time; 0: all that was asked for."),
+    ] = 2048
+
+
 class AccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys and accounts as the gateway holds them in memory."""
 
@@ -321,6 +347,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
     routing: RoutingSettings = RoutingSettings()
+    guard: GuardSettings = GuardSettings()
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()

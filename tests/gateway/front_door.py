@@ -24,6 +24,9 @@ from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
+from vipcloud.limits.guard import Guard
+from vipcloud.limits.local import LocalGuard
+from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NanoUSD
 from vipcloud.providers.catalog import Candidate
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings
@@ -351,12 +354,30 @@ class House:
         rows = self.rows()
         with storage.reading(self.engine) as connection:
             assert ledger.differences(connection) == []
-        assert not any(state.leases for state in parts.guard._meters.values()), "a lease is left over"
-        for account_id, state in parts.guard._purses.items():
-            assert state.held_nanousd == 0, "a hold is left over"
-            assert state.charged_nanousd == sum(row.charge_nanousd for row in rows if row.account_id == account_id)
+        await check_guard(parts.guard, rows)
         assert not any(account.running for account in parts.upstreams.accounts)
         assert len(parts.deadlines._members) == 0
+
+
+async def check_guard(guard: Guard, rows: list[Settled]) -> None:
+    """No lease and no hold is left over, and it has charged what the books say."""
+    await guard.flushed()
+    if isinstance(guard, LocalGuard):
+        leases = [state.leases for state in guard._meters.values() if state.leases]
+        purses = {name: (state.charged_nanousd, state.held_nanousd) for name, state in guard._purses.items()}
+    else:
+        assert isinstance(guard, ValkeyGuard)
+        if not guard._client.connected:
+            return
+        leases = [*await guard._client.call("KEYS", "vc:l:*"), *await guard._client.call("KEYS", "vc:x:*")]
+        purses = {}
+        for key in await guard._client.call("KEYS", "vc:m:*"):
+            money = await guard._client.call("HMGET", key, "charged", "held")
+            purses[key.decode().removeprefix("vc:m:")] = int(money[0]), int(money[1] or 0)
+    assert leases == [], "a lease is left over"
+    for name, (charged, held) in purses.items():
+        assert held == 0, "a hold is left over"
+        assert charged == sum(row.charge_nanousd for row in rows if name in (row.account_id, row.key_id))
 
 
 def make_key(connection: Any, *, credit: str, account_id: str | None = None, **limits: Any) -> tuple[str, str]:
@@ -428,6 +449,8 @@ async def opened(
         built = stack.enter_context(
             gateway(settings, context.load_catalog(settings), engine, clock or SystemClock(), reload)
         )
+        stack.push_async_callback(ended, asyncio.get_running_loop().create_task(built.parts.guard.run()))
+        await built.parts.guard.ready()
         port = await built.server.start("127.0.0.1", 0)
         stack.push_async_callback(built.server.close, 0)
         if housekeeping:

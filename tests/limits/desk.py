@@ -1,14 +1,20 @@
 """A guard with a clock to turn, requests to make up, and accounts, keys and addresses to make them for."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from valkey_server import Server
 from vipcloud.clock import ManualClock
-from vipcloud.limits.guard import NO_CREDIT_LIMIT, Guard, Permit, Subject
+from vipcloud.limits.connection import Client
+from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Guard, Permit, Purse, Subject
 from vipcloud.limits.rules import Ask, Caps, Limits, Meter, Standing
+from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 
+LEASE_S = 600.0
 FREE = Ask(NanoUSD(0), PicoUSDPerToken(0), 100)
 DOLLAR = Ask(NanoUSD(NANO), PicoUSDPerToken(0), 100)  # whatever is answered
 PRICE = PicoUSDPerToken(1_000_000)  # $1 per million: 1,000 nano-dollars a token
@@ -69,3 +75,32 @@ class Desk:
         self.guard.extend(permit, tokens, lambda: refused.append(True))
         await self.guard.flushed()
         return not refused
+
+
+@asynccontextmanager
+async def running(client: Client) -> AsyncIterator[Client]:
+    """The client, connected."""
+    task = asyncio.get_running_loop().create_task(client.run())
+    await client.up.wait()
+    yield client
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def as_told(purse: Purse) -> Booked:
+    return Booked(purse.charged_nanousd, purse.spent)
+
+
+@asynccontextmanager
+async def valkey_desk(server: Server, nodes: int = 1, timeout_s: float = 5) -> AsyncIterator[Desk]:
+    client = Client(server.url, timeout_s=timeout_s, waiting_max=1000)
+
+    def make(clock: ManualClock, chance: Callable[[], float]) -> ValkeyGuard:
+        return ValkeyGuard(client, clock, LEASE_S, nodes, as_told, chance, lambda: round(clock.wall_s() * 1_000_000))
+
+    desk = Desk(make)
+    task = asyncio.get_running_loop().create_task(desk.guard.run())
+    await client.up.wait()
+    yield desk
+    task.cancel()
+    await asyncio.wait([task])

@@ -24,7 +24,7 @@ from vipcloud.clock import Clock
 from vipcloud.errors import Forbidden, Unauthenticated, Unavailable
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.rules import Sums
-from vipcloud.limits.guard import Subject
+from vipcloud.limits.guard import Booked, Purse, Subject
 from vipcloud.limits.rules import Caps
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
@@ -136,6 +136,13 @@ class Directory:
             return
         self._polled_s = self._clock.monotonic_s()
 
+    async def booked(self, purse: Purse) -> Booked:
+        """What the store says of a purse now. Raises Unavailable."""
+        try:
+            return await asyncio.to_thread(self._read_booked, purse.id)
+        except SQLAlchemyError as error:
+            raise Unavailable("Credit cannot be checked at present.", retry_after_s=1) from error
+
     async def _authenticate_unknown(self, token: bytes) -> Principal:
         if not token:
             raise Unauthenticated("No API key was given. Send it in the header `Authorization: Bearer vc-sk-…`.")
@@ -182,6 +189,10 @@ class Directory:
             if found is None:
                 return _Loaded(seq, None, None, Sums())
             return _Loaded(seq, *found, ledger.sums(connection, found[1].id))
+
+    def _read_booked(self, purse_id: str) -> Booked:
+        with storage.reading(self._engine) as connection:
+            return Booked(ledger.sums(connection, purse_id).debits_nanousd, {})
 
     def _remember(self, key: bytes, loaded: _Loaded) -> None:
         if loaded.key is None or loaded.account is None:

@@ -41,6 +41,7 @@ from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.journal import Journal
+from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.money import parse_usd
 from vipcloud.providers.catalog import Catalog
@@ -131,12 +132,13 @@ def gateway(
         stack.callback(deadlines.close)
         progress = ProgressNotes(journal, settings.journal.progress_interval_s)
         stack.callback(progress.close)
+        directory = Directory(engine, clock, settings.accounts)
         parts = Parts(
             settings=settings,
             clock=clock,
             catalog=catalog,
-            directory=Directory(engine, clock, settings.accounts),
-            guard=LocalGuard(clock, settings.timeouts.total_s + LEASE_BEYOND_TOTAL_S),
+            directory=directory,
+            guard=make_guard(settings, clock, directory),
             journal=journal,
             upstreams=upstreams,
             deadlines=deadlines,
@@ -147,6 +149,20 @@ def gateway(
         app = App(routes.table(parts, pages), parts.clock, pages)
         server = HTTPServer(app.handle, settings.server, app.render_error)
         yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload))
+
+
+def make_guard(settings: Settings, clock: Clock, directory: Directory) -> Guard:
+    """The guard that the settings ask for. Raises SettingsError."""
+    lease_s = settings.timeouts.total_s + LEASE_BEYOND_TOTAL_S
+    guard = settings.guard
+    if guard.backend == "memory":
+        return LocalGuard(clock, lease_s)
+    # Whoever counts in memory need not load what speaks to a server.
+    from vipcloud.limits.connection import Client
+    from vipcloud.limits.valkey import ValkeyGuard
+
+    client = Client(guard.url, timeout_s=guard.timeout_s, waiting_max=guard.waiting_max)
+    return ValkeyGuard(client, clock, lease_s, guard.nodes, directory.booked)
 
 
 def worker_name(settings: Settings) -> str:
@@ -186,13 +202,17 @@ async def run(
             await asyncio.to_thread(site.first_line)
         addresses = {name: each.base_url for name, each in settings.upstreams.items()} if simulated else {}
         stack.enter_context(running.announced(settings, running.Running(origin=origin, simulated=addresses)))
-        greet(settings, origin, engine, simulated=simulated)
+        guard = built.parts.guard
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
+            watchers.append(tasks.create_task(guard.run()))
+            await guard.ready()
+            greet(settings, origin, engine, simulated=simulated)
             watchers.append(tasks.create_task(built.housekeeping.run()))
             relax_collector()
             await stop.wait()
             await built.server.close(settings.server.drain_timeout_s)
+            await guard.flushed()
             for watcher in watchers:
                 watcher.cancel()
 

@@ -49,7 +49,10 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
 
     async def readyz(call: Call) -> None:
         reasons = unready(call, parts)
-        call.respond(503 if reasons else 200, msgspec.json.encode({"ready": not reasons, "reasons": reasons}))
+        body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
+        if parts.guard.degraded:
+            body["degraded"] = [parts.guard.degraded]
+        call.respond(503 if reasons else 200, msgspec.json.encode(body))
 
     return {
         "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -33,11 +33,22 @@ class Purse(Protocol):
     def spent(self) -> dict[int, int]: ...
 
 
-class Subject(Struct, frozen=True):
-    """Who asks: everything it is counted by, and the purses that pay, the account's first. No purse: nothing to pay."""
+class Booked(NamedTuple):
+    """What the store says now of a purse's charges, in all and by day as in `Purse.spent`."""
+
+    charged_nanousd: int
+    spent: dict[int, int]
+
+
+class Subject(Struct, eq=False):
+    """Who asks: everything it is counted by, and the purses that pay, the account's first. No purse: nothing to pay.
+
+    `packed` is for a guard to keep how it sends a subject.
+    """
 
     meters: tuple[Meter, ...]
     purses: tuple[Purse, ...] = ()
+    packed: bytes = b""
 
 
 class Permit(Struct, gc=False):
@@ -71,6 +82,19 @@ class Guard(Protocol):
 
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         """Free the slot and the hold, and take `charge` (at most the hold) from the credit."""
+        ...
+
+    @property
+    def degraded(self) -> str:
+        """Why limits are not the published ones at present; empty while they are."""
+        ...
+
+    async def run(self) -> None:
+        """What the guard does beside admissions, for as long as the gateway runs."""
+        ...
+
+    async def ready(self) -> None:
+        """Wait until the counts can be reached, but not for long."""
         ...
 
     async def flushed(self) -> None:

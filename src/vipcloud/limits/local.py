@@ -6,6 +6,7 @@ and later readings of the store only raise what was granted. The journal carries
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from vipcloud.clock import Clock
 from vipcloud.errors import BudgetExceeded, GatewayError, InsufficientCredit, RateLimited
@@ -26,6 +27,9 @@ from vipcloud.limits.rules import (
 )
 from vipcloud.money import NanoUSD, format_usd
 
+LimitKind = Literal["rpm", "rpd", "concurrency"]
+
+WORDS: dict[LimitKind, str] = {"rpm": "per minute", "rpd": "per day (UTC)", "concurrency": "at the same time"}
 CONCURRENCY_RETRY_S = 1.0
 METERS_SWEPT_AT = 10_000  # a sweep drops those that count nothing any more
 
@@ -88,6 +92,8 @@ class LocalGuard:
         assert not permit.settled, "only a running request needs more"
         wanted = min(permit.held_tokens + tokens, permit.output_tokens)
         more = permit.ask.hold(wanted) - permit.held_nanousd
+        if not more:
+            return  # all of it is held for, or it is free
         purses = permit.subject.purses
         if any(self._left(purse, permit.day) < more for purse in purses):
             refused()
@@ -118,6 +124,16 @@ class LocalGuard:
                     else:
                         money.open_day(permit.day, charge)
 
+    @property
+    def degraded(self) -> str:
+        return ""
+
+    async def run(self) -> None:
+        """Memory needs no care."""
+
+    async def ready(self) -> None:
+        """It always is."""
+
     async def flushed(self) -> None:
         """Nothing is ever under way."""
 
@@ -147,26 +163,21 @@ class LocalGuard:
         if rpm:
             state.forget_old(now_s)
             if len(state.admitted) >= rpm:
-                raise self.refusal(meter, "rpm", rpm, state.slot_s(rpm, now_s))
+                raise self._refusal(meter, "rpm", rpm, state.slot_s(rpm, now_s))
         if limits.rpd and state.days.get(day, 0) >= limits.rpd:
-            raise self.refusal(meter, "rpd", limits.rpd, seconds_to_midnight(wall_s))
+            raise self._refusal(meter, "rpd", limits.rpd, seconds_to_midnight(wall_s))
         if limits.concurrency and len(state.leases) >= limits.concurrency:
             state.forget_lapsed(now_s)
             if len(state.leases) >= limits.concurrency:
-                raise self.refusal(meter, "concurrency", limits.concurrency, CONCURRENCY_RETRY_S)
+                raise self._refusal(meter, "concurrency", limits.concurrency, CONCURRENCY_RETRY_S)
 
     def _count_in_day(self, permit: Permit, state: MeterState, rpd: int) -> None:
         count = state.days[permit.day] = state.days.get(permit.day, 0) + 1
         if not permit.day_limit or rpd - count < permit.day_remaining:
             permit.day_limit, permit.day_remaining = rpd, rpd - count
 
-    def refusal(self, meter: Meter, kind: str, limit: int, wait_s: float) -> RateLimited:
-        """What is told when a limit is used up; `wait_s` until it no longer is."""
-        requests = f"{limit} request{'s' if limit > 1 else ''}"
-        words = {"rpm": "per minute", "rpd": "per day (UTC)", "concurrency": "at the same time"}[kind]
-        return RateLimited(
-            f"Rate limit reached: {requests} {words}{meter.whose}.", retry_after_s=jittered(wait_s, self._chance())
-        )
+    def _refusal(self, meter: Meter, kind: LimitKind, limit: int, wait_s: float) -> RateLimited:
+        return rate_limited(meter, kind, limit, jittered(wait_s, self._chance()))
 
     def _ours(self, limit: int) -> int:
         return limit if self._share == 1.0 or not limit else max(1, int(limit * self._share))
@@ -220,6 +231,12 @@ class LocalGuard:
             self._sweep_at = max(METERS_SWEPT_AT, 2 * len(self._meters))
         state = self._meters[meter_id] = MeterState()
         return state
+
+
+def rate_limited(meter: Meter, kind: LimitKind, limit: int, wait_s: float) -> RateLimited:
+    """What is told when a limit is used up; `wait_s` until it no longer is."""
+    requests = f"{limit} request{'s' if limit > 1 else ''}"
+    return RateLimited(f"Rate limit reached: {requests} {WORDS[kind]}{meter.whose}.", retry_after_s=wait_s)
 
 
 def unaffordable(left: int, *, capped: bool, of_key: bool) -> InsufficientCredit:

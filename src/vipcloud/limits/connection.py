@@ -1,0 +1,239 @@
+"""A connection to Valkey or Redis, made for many small calls: those of one turn of the loop go out in one write.
+
+The parser is hiredis; what is here is what the hot path needs and no more. A connection that does not answer in time is
+given up, all its calls fail with `Away`, and `Client.run` makes another.
+"""
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections import deque
+from typing import cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import hiredis
+import structlog
+
+from vipcloud.errors import SettingsError
+
+PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 2.0
+KEEPALIVE_S = 1.0  # how often an idle connection is asked whether it is there
+
+Word = bytes | str | int
+log = structlog.get_logger(__name__)
+
+
+class Away(Exception):
+    """The server cannot be asked, or has not answered in time.
+
+    `sent`: whether it may have done what was asked.
+    """
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Address:
+    """Where the server is, from a URL such as `redis://user:password@host:6379/0` or `unix:///run/valkey.sock?db=0`.
+
+    Raises SettingsError.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "valkey", "valkeys", "unix"):
+            raise SettingsError(
+                "guard.url must begin with redis://, rediss:// or unix://, such as redis://127.0.0.1:6379."
+            )
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise SettingsError("guard.url: the port is not a number from 0 to 65535.") from error
+        self.path = unquote(parts.path) if parts.scheme == "unix" else ""
+        self.host, self.port = parts.hostname or "127.0.0.1", port or 6379
+        self.tls = parts.scheme in ("rediss", "valkeys")
+        database = parse_qs(parts.query).get("db", ["0"])[0] if self.path else parts.path.strip("/") or "0"
+        if not database.isdecimal():
+            raise SettingsError("guard.url: the database is not a number.")
+        self.database = int(database)
+        self.user, self.password = unquote(parts.username or ""), unquote(parts.password or "")
+
+    def __str__(self) -> str:
+        """For people: without the password."""
+        return self.path or f"{self.host}:{self.port}"
+
+    def greeting(self) -> list[tuple[Word, ...]]:
+        """What is said first on a new connection."""
+        words: list[tuple[Word, ...]] = []
+        if self.password:
+            words.append(("AUTH", self.user, self.password) if self.user else ("AUTH", self.password))
+        if self.database:
+            words.append(("SELECT", self.database))
+        words.append(("PING",))
+        return words
+
+
+class Connection(asyncio.Protocol):
+    """One socket. `lost` is done when it is closed."""
+
+    def __init__(self, timeout_s: float, waiting_max: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._waiting_max = waiting_max
+        self._reader = hiredis.Reader()
+        self._waiting: deque[tuple[asyncio.Future[object], float]] = deque()  # with the time it was asked
+        self._out: list[bytes] = []
+        self._watched = False
+        self._transport: asyncio.Transport | None = None
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def call(self, words: tuple[Word, ...]) -> asyncio.Future[object]:
+        """The answer to come; errors of the server are answers too (`hiredis.ReplyError`). Raises Away."""
+        if self._transport is None or len(self._waiting) >= self._waiting_max:
+            raise Away("too many calls are waiting" if self._transport else "the connection is lost")
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._waiting.append((future, self._loop.time()))
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word, it takes any
+        if not self._watched:
+            self._watched = True
+            self._loop.call_later(self._timeout_s, self._watch)
+        return future
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        reader, waiting = self._reader, self._waiting
+        reader.feed(data)
+        try:
+            while (answer := reader.gets()) is not False:
+                future, _ = waiting.popleft()
+                if not future.done():  # who asked may have gone
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError):  # this is no server of ours
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._out.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(Away("the connection was lost", sent=True))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def _flush(self) -> None:
+        out = self._out
+        if self._transport is not None and out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def _watch(self) -> None:
+        """Give the connection up if its oldest call has waited for too long."""
+        self._watched = False
+        if self._waiting:
+            late_s = self._loop.time() - self._waiting[0][1] - self._timeout_s
+            if late_s >= 0:
+                self.close()
+                return
+            self._watched = True
+            self._loop.call_later(-late_s, self._watch)
+
+
+class Client:
+    """Keeps one connection while `run` runs."""
+
+    def __init__(self, url: str, *, timeout_s: float, waiting_max: int) -> None:
+        self._address = Address(url)
+        self._timeout_s = timeout_s
+        self._waiting_max = waiting_max
+        self._connection: Connection | None = None
+        self.up = asyncio.Event()  # set while there is a connection
+        self.changed = asyncio.Event()  # set whenever one has come or gone
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def call(self, *words: Word) -> asyncio.Future[object]:
+        """Raises Away at once where there is no connection; else the answer fails with Away if it is lost."""
+        if self._connection is None:
+            raise Away("there is no connection")
+        return self._connection.call(words)
+
+    async def run(self) -> None:
+        """Connect, and connect anew whenever the connection is lost."""
+        pause_s = PAUSE_S_MIN
+        told = False
+        while True:
+            try:
+                connection = await self._open()
+            except (OSError, Away, TimeoutError, hiredis.ReplyError) as error:
+                if not told:
+                    log.error("valkey_away", server=str(self._address), error=str(error) or type(error).__name__)
+                    told = True
+                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads the attempts of many
+                pause_s = min(2 * pause_s, PAUSE_S_MAX)
+                continue
+            pause_s, told = PAUSE_S_MIN, False
+            log.info("valkey_connected", server=str(self._address))
+            self._connection = connection
+            self.up.set()
+            self.changed.set()
+            try:
+                await self._attend(connection)
+            finally:
+                self._connection = None
+                self.up.clear()
+                self.changed.set()
+                connection.close()
+            log.warning("valkey_lost", server=str(self._address))
+
+    async def _attend(self, connection: Connection) -> None:
+        """Until the connection is lost. An idle one is asked now and then, so that its loss shows before it matters."""
+        while not connection.lost.done():
+            await asyncio.wait([connection.lost], timeout=KEEPALIVE_S)
+            if not connection.waiting:
+                with contextlib.suppress(Away):
+                    connection.call(("PING",)).add_done_callback(_heard)
+
+    async def _open(self) -> Connection:
+        loop, address = asyncio.get_running_loop(), self._address
+
+        def make() -> Connection:
+            return Connection(self._timeout_s, self._waiting_max)
+
+        async with asyncio.timeout(self._timeout_s):
+            if address.path:
+                _, connection = await loop.create_unix_connection(make, address.path)
+            else:
+                context = ssl.create_default_context() if address.tls else None
+                _, connection = await loop.create_connection(make, address.host, address.port, ssl=context)
+        try:
+            for words in address.greeting():
+                answer = await connection.call(words)
+                if isinstance(answer, hiredis.ReplyError):
+                    raise answer
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _heard(future: asyncio.Future[object]) -> None:
+    """Nobody waits for a ping: that it failed shows as the loss of its connection."""
+    if not future.cancelled():
+        future.exception()
