@@ -20,6 +20,7 @@
     ├── InternalError              500  internal_error
     ├── NotImplementedYet          501  not_implemented
     ├── UpstreamFailed             502  upstream_error
+    │   ├── StructuredOutputFailed 502  structured_output_failed
     │   ├── UpstreamInterrupted    502  upstream_interrupted
     │   └── UpstreamTimeout        504  upstream_timeout
     └── Unavailable                503  service_unavailable
@@ -183,6 +184,12 @@ class NotImplementedYet(GatewayError):
 class UpstreamFailed(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
     meaning = "The provider refused, failed or could not be reached. Retry with back-off."
+
+
+class StructuredOutputFailed(UpstreamFailed):
+    code = "structured_output_failed"
+    meaning = "The model's answer was not of the form that `response_format` asks for, nor was its second. Not charged."
+    retryable = False
 
 
 class UpstreamInterrupted(UpstreamFailed):

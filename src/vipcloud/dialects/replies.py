@@ -8,6 +8,7 @@ Sources: openai/openai-openapi `CreateChatCompletionResponse` and `CreateChatCom
 2026-08-21); the order of chunks as in streams recorded in openai-python. `reasoning_content` is DeepSeek's convention.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 import msgspec
@@ -78,6 +79,12 @@ class Reply(Struct):
 def encode_reply(reply: Reply) -> bytes:
     """The body of a `200`."""
     return _encode(reply)
+
+
+def hide_reasoning(reply: Reply) -> None:
+    """Leave it out of the answer; what it cost stays in the usage."""
+    for choice in reply.choices:
+        choice.message.reasoning_content = UNSET
 
 
 # --- a stream ----------------------------------------------------------------------------------------------------
@@ -181,3 +188,34 @@ class ChunkWriter:
             _encode(logprobs),
             usage,
         )
+
+
+def encode_as_stream(reply: Reply, *, include_usage: bool) -> bytes:
+    """A whole reply as the stream that its caller asked for, from its first chunk to `[DONE]`."""
+    writer = ChunkWriter(reply.id, reply.created, reply.model, include_usage=include_usage)
+    out = [chunk for choice in reply.choices for chunk in _content_chunks(choice, writer)]
+    last = reply.choices[-1].index
+    out += [
+        writer.finish(choice.finish_reason, index=choice.index, usage=reply.usage if choice.index == last else None)
+        for choice in reply.choices
+    ]
+    if include_usage and reply.usage is not None:
+        out.append(writer.usage_chunk(reply.usage))
+    return b"".join((*out, DONE))
+
+
+def _content_chunks(choice: ReplyChoice, writer: ChunkWriter) -> Iterator[bytes]:
+    message, index = choice.message, choice.index
+    reasoning = message.reasoning_content
+    yield writer.role("" if message.content and not reasoning else None, index=index)
+    if reasoning:
+        yield writer.reasoning(reasoning, index=index)
+    if message.content:
+        yield writer.content(message.content, index=index, logprobs=choice.logprobs)
+    if message.refusal:
+        yield writer.refusal(message.refusal, index=index)
+    if message.function_call:
+        yield writer.function_start(message.function_call.name, message.function_call.arguments, index=index)
+    for place, call in enumerate(message.tool_calls or ()):
+        if call.function is not None:
+            yield writer.tool_start(place, call.id, call.function.name, call.function.arguments, index=index)

@@ -8,14 +8,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from vipcloud.accounts.directory import Principal
 from vipcloud.dialects import replies, requests
-from vipcloud.dialects.openai import ChatRequest, Usage
-from vipcloud.dialects.replies import ChunkWriter
+from vipcloud.dialects.openai import ChatRequest, PlainChat, Usage
+from vipcloud.dialects.replies import ChunkWriter, Reply
 from vipcloud.errors import (
     GatewayError,
+    StructuredOutputFailed,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -34,13 +36,16 @@ from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.metering import estimate
 from vipcloud.money import NanoUSD
-from vipcloud.providers import failures, reply, translate
+from vipcloud.providers import answers, failures, reasoning, reply, structured, translate
+from vipcloud.providers import usage as counts
+from vipcloud.providers.answers import Form
 from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 from vipcloud.providers.stream import StreamTranslator
 from vipcloud.providers.usage import Delivered, TextSize
 
 JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
+UNFIT = "The model did not answer in the form that `response_format` asks for, and not when it was asked again either."
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
 _MINUTE = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
 _DAY = _MINUTE.replace(b"requests", b"requests-day")
@@ -65,6 +70,7 @@ async def chat(call: Call, parts: Parts) -> None:
         request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
         model = parts.catalog.model(request.model)
         pool = parts.upstreams.pool(model, request, principal.account)
+        form = answers.wanted(request) if request.response_format is not None else None
         started_s = parts.clock.wall_s()
         assert model.prices is not None, "the catalogue serves no model without a price"
         price = model.prices.at(started_s)
@@ -73,7 +79,7 @@ async def chat(call: Call, parts: Parts) -> None:
         await tell_standing(call, parts, subject)
         raise
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
-    attempt = Attempt(call, parts, request, model, permit, bill, pool)
+    attempt = Attempt(call, parts, request, model, permit, bill, pool, form)
     try:
         await serve(attempt)
     except GatewayError as error:
@@ -145,6 +151,9 @@ async def admit(
     asked = request.max_completion_tokens or request.max_tokens or most
     if asked > most:
         asked = most
+    choices = request.n or 1
+    if choices > 1:
+        asked *= choices
     rates = price.dearest(tokens_in, asked) if price.tiers else price
     ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked)
     permit = await parts.guard.admit(call.completion_id, subject, ask, started_s)
@@ -153,7 +162,7 @@ async def admit(
     if permit.day_limit:
         call.head += _DAY % (permit.day_limit, permit.day_remaining, whole_seconds(seconds_to_midnight(started_s)))
     if permit.output_tokens < asked:
-        call.head += b"x-vipcloud-max-tokens: %d\r\n" % permit.output_tokens
+        call.head += b"x-vipcloud-max-tokens: %d\r\n" % (permit.output_tokens // choices)
     return permit
 
 
@@ -172,7 +181,11 @@ def open_bill(
 
 class Attempt(Struct, eq=False):
     """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
-    attempts of a request."""
+    attempts of a request.
+
+    `form` is what the answer must be. If the first one was not, this is the attempt to have it mended: `unfit` is what
+    the first one used, `estimated` whether that was counted here.
+    """
 
     call: Call
     parts: Parts
@@ -181,8 +194,11 @@ class Attempt(Struct, eq=False):
     permit: Permit
     bill: Bill
     pool: Pool
+    form: Form | None = None
     spare: bool = False
     prompt: TextSize | None = None  # measured when it is first needed
+    unfit: Usage | None = None
+    estimated: bool = False
 
     @property
     def total_deadline(self) -> float:
@@ -215,10 +231,47 @@ class Attempt(Struct, eq=False):
         return translate.encode_suited(
             self.request,
             way.candidate,
-            max_tokens=self.permit.output_tokens,
+            max_tokens=self.permit.output_tokens // (self.request.n or 1),
             attempt_id=f"{self.call.serial}-{self.bill.attempts}",
             account=self.bill.principal.account.id,
         )
+
+    def holds_back(self, way: Way) -> bool:
+        """Whether the answer has to be seen whole before any of it can be sent."""
+        return self.form is not None and structured.plan(self.request, way.candidate).checked
+
+    @property
+    def unstreamed(self) -> "Attempt":
+        """The same, answered whole by the upstream."""
+        return msgspec.structs.replace(self, request=msgspec.structs.replace(self.request, stream=None))
+
+    def held_to_form(self, answer: Reply, *, estimated: bool) -> "Attempt | None":
+        """Put `answer` into the form that was asked for; if that cannot be, the attempt to have it mended.
+
+        Raises AttemptFailed if it has been mended already. The caller pays for the prompt once, and for the answer that
+        is delivered; the rest is lost to us.
+        """
+        usage, choice = answer.usage, answer.choices[0]
+        assert usage is not None, "told or counted"
+        problem = ""
+        if choice.finish_reason == "stop" and choice.message.content is not None:
+            assert self.form is not None, "or there would be nothing to hold it to"
+            try:
+                choice.message.content = self.form.read(choice.message.content)
+            except answers.Unfit as unfit:
+                problem = str(unfit)
+        first = self.unfit
+        if not problem:
+            if first is not None:
+                self.bill.lose(counts.of(max(0, usage.prompt_tokens - first.prompt_tokens), 0))
+                answer.usage = counts.with_prompt_of(first, usage)
+            return None
+        self.bill.lose(usage)
+        if first is not None:
+            raise AttemptFailed(StructuredOutputFailed(UNFIT), retryable=False, weight=0)
+        self.bill.attempts += 1
+        request = answers.again(self.request, choice.message.content or "", problem)
+        return msgspec.structs.replace(self, request=request, prompt=None, unfit=usage, estimated=estimated)
 
 
 async def serve(attempt: Attempt) -> None:
@@ -285,7 +338,12 @@ async def serve_by(attempt: Attempt, way: Way) -> None:
     bill.attempts += 1
     account.running += 1
     try:
-        await (serve_stream if bill.streamed else serve_unary)(attempt, way)
+        if not bill.streamed:
+            await serve_unary(attempt, way)
+        elif attempt.form is not None and attempt.holds_back(way):
+            await serve_unary(attempt.unstreamed, way)
+        else:
+            await serve_stream(attempt, way)
     except AttemptFailed as failed:
         upstreams.note_failed(way, epoch, failed.weight, alone=not attempt.spare)
         raise
@@ -329,18 +387,34 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
             stops=translate.local_stops(request, candidate) if request.stop is not None else (),
             legacy_functions=requests.uses_legacy_functions(request),
             quirks=candidate.quirks,
-            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max,
+            tool_names=translate.original_names(request, candidate) if request.tools is not None else reply.NO_NAMES,
+            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max * (request.n or 1),
         )
     except GatewayError as error:
         if faults.reported is None:
             attempt.lose()
         raise faults.failed(error) from error
-    usage = answer.usage
-    if usage is None:
+    estimated = attempt.estimated or answer.usage is None
+    if answer.usage is None:
         answer.usage = attempt.estimate(reply.delivered(answer))
+    if attempt.form is not None and attempt.holds_back(way):
+        mending = attempt.held_to_form(answer, estimated=estimated)
+        if mending is not None:
+            await serve_unary(mending, way)
+            return
+    if type(request) is not PlainChat and not reasoning.shown(request):
+        replies.hide_reasoning(answer)
     reason = answer.choices[0].finish_reason
-    bill.settle("complete", answer.usage, estimated=usage is None, finish_reason=reason)
-    attempt.call.send_last(replies.encode_reply(answer))
+    bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
+    if bill.streamed:
+        attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))
+    else:
+        attempt.call.send_last(replies.encode_reply(answer))
+
+
+def asks_for_usage(request: ChatRequest) -> bool:
+    """In a chunk of its own."""
+    return request.stream_options is not None and request.stream_options.include_usage is True
 
 
 async def serve_stream(attempt: Attempt, way: Way) -> None:
@@ -356,7 +430,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             call.completion_id,
             int(bill.started_s),
             request.model,
-            include_usage=request.stream_options is not None and request.stream_options.include_usage is True,
+            include_usage=asks_for_usage(request),
         ),
         event_bytes_max=settings.gateway.event_bytes_max,
         classify=faults.classify,
@@ -364,7 +438,9 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         stops=translate.local_stops(request, way.candidate),
         legacy_functions=requests.uses_legacy_functions(request),
         quirks=way.candidate.quirks,
-        usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max,
+        tool_names=translate.original_names(request, way.candidate) if request.tools is not None else reply.NO_NAMES,
+        show_reasoning=type(request) is PlainChat or reasoning.shown(request),
+        usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max * (request.n or 1),
     )
     first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
     if attempt.spare:

@@ -80,7 +80,7 @@ class StreamRelay:
     def _feed(self, data: bytes) -> None:
         translator = self._translator
         out = translator.feed(data)
-        if translator.data_events != self._events and (translator.started or translator.finished):
+        if translator.data_events != self._events and (translator.started or translator.finished or translator.working):
             self._events = translator.data_events
             now = self._now()
             self._call.deadline = now + self._ping_s

@@ -78,12 +78,14 @@ class StreamTranslator:
     `classify` tells what an error in the stream means. `choices` is the caller's `n`. `stops` are strings that the
     upstream does not look for itself: text that may be the beginning of one is held back until it is clear. With
     `legacy_functions` the first tool call is written as `function_call` and others are left out. `quirks` are the
-    candidate's; `tool_names` has by the upstream's name of a tool the caller's, where they differ.
+    candidate's; `tool_names` has by the upstream's name of a tool the caller's, where they differ. Without
+    `show_reasoning` the caller is not shown any.
 
-    `data_events` counts what the upstream said, comments left out: a time-out on silence watches it. `usage` is the
-    last believable count so far. `finished`: every choice seen has its finish reason, and there is one. `complete`:
-    `final` can be called, for nothing more is to come, or nothing that matters. `failure` is what to tell the caller;
-    `fault` is what `classify` said, where the upstream reported an error itself.
+    `working`: it has begun to reason, shown or not. `data_events` counts what the upstream said, comments left out: a
+    time-out on silence watches it. `usage` is the last believable count so far. `finished`: every choice seen has its
+    finish reason, and there is one. `complete`: `final` can be called, for nothing more is to come, or nothing that
+    matters. `failure` is what to tell the caller; `fault` is what `classify` said, where the upstream reported an error
+    itself.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class StreamTranslator:
         legacy_functions: bool = False,
         quirks: Quirks = ORDINARY,
         tool_names: Mapping[str, str] = NO_NAMES,
+        show_reasoning: bool = True,
         usage_tokens_max: int = counts.TOKENS_MAX,
     ) -> None:
         self.started = False
+        self.working = False
         self.finished = False
         self.complete = False
         self.data_events = 0
@@ -118,6 +122,7 @@ class StreamTranslator:
         self._legacy_functions = legacy_functions
         self._quirks = quirks
         self._tool_names = tool_names
+        self._show_reasoning = show_reasoning
         self._usage_tokens_max = usage_tokens_max
         self._choices: dict[int, _Choice] = {}
         self._plain = choices == 1 and not self._stops  # one choice, without calls, whose text needs no watching
@@ -355,9 +360,11 @@ class StreamTranslator:
             self._open(self._choice(index), "", out)
 
     def _add_reasoning(self, choice: "_Choice", text: str, out: list[bytes]) -> None:
-        self._open(choice, None, out)
-        choice.has_reasoning = True
+        choice.has_reasoning = self.working = True
         self.reasoning.pieces.append(text)
+        if not self._show_reasoning:
+            return
+        self._open(choice, None, out)
         out.append(self._writer.reasoning(text, index=choice.index))
         if self._plain and not self._quirks.inline_thinking:
             self._decode_more = decode_reasoning_chunk

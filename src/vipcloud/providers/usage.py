@@ -110,6 +110,17 @@ def of(
     )
 
 
+def with_prompt_of(first: Usage, last: Usage) -> Usage:
+    """The answer of `last` to the prompt of `first`."""
+    return Usage(
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=last.completion_tokens,
+        total_tokens=first.prompt_tokens + last.completion_tokens,
+        prompt_tokens_details=first.prompt_tokens_details,
+        completion_tokens_details=last.completion_tokens_details,
+    )
+
+
 def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) -> Usage | None:
     """`wire` is the decoded `usage` of a reply or chunk. None if it is missing, incomplete or absurd.
 
