@@ -78,8 +78,12 @@ def test_the_doctor_finds_a_new_house_in_order(vipcloud) -> None:
         "books": "ok",
         "journal": "ok",
         "catalogue": "ok",
+        "prices": "note",
         "upstream deepseek": "note",
         "upstream zhipu": "note",
+        "upstream moonshot": "note",
+        "upstream dashscope": "note",
+        "upstream minimax": "note",
         "upstreams": "note",
     }
     vipcloud("accounts", "create", "ada@example.com")

@@ -5,7 +5,10 @@ the books say, and that each charge has its usage row.
 """
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from front_door import House, Reply, charge
@@ -87,6 +90,74 @@ async def test_cached_tokens_cost_the_customer_the_same_and_us_less(house: House
     assert second.usage["prompt_tokens_details"]["cached_tokens"] == after.cached_tokens
     assert after.charge_nanousd == before.charge_nanousd
     assert after.cost_nanousd < before.cost_nanousd
+
+
+BEIJING = timezone(timedelta(hours=8))
+
+
+async def test_the_hour_at_which_a_request_begins_decides_what_it_costs_us(open_house, clock) -> None:
+    house: House = await open_house(clock=clock)
+    costs = []
+    for moment, per_million in (
+        (datetime(2026, 11, 25, 8, 59, 59, tzinfo=BEIJING), ("0.15", "0.6")),
+        (datetime(2026, 11, 25, 9, 0, 0, tzinfo=BEIJING), ("0.30", "1.2")),
+        (datetime(2026, 11, 25, 18, 0, 0, tzinfo=BEIJING), ("0.15", "0.6")),
+    ):
+        clock.advance(moment.timestamp() - clock.wall_s())
+        reply = await house.chat(TEXT)
+        row = house.usage(reply.request_id)
+        assert row is not None
+        assert row.cached_tokens == 0
+        price_in, price_out = (Fraction(dollars) / 1_000_000 for dollars in per_million)
+        exact = (row.prompt_tokens * price_in + row.completion_tokens * price_out) * 1_000_000_000
+        assert row.cost_nanousd == exact // 1
+        assert row.charge_nanousd == charge(MODEL, row.prompt_tokens, row.completion_tokens)
+        costs.append(row.cost_nanousd)
+    assert costs[0] == costs[2] < costs[1]
+
+
+CHANGING = """
+[models.glm-4-air]
+price = [
+  { input = "0.16", output = "0.16" },
+  { input = "1.6", output = "1.6", effective = 2026-12-01T00:00:00Z },
+]
+"""
+
+
+async def test_a_price_changes_at_its_moment_without_a_reload(open_house, clock, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(CHANGING)
+    house: House = await open_house(clock=clock, gateway={"catalog": str(tmp_path / "own.toml")})
+    clock.advance(datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp() - clock.wall_s())
+    charges = []
+    for _ in range(2):
+        shown = (await house.ask("GET", "/v1/models/glm-4-air")).json["pricing"]["completion"]
+        row = house.usage((await house.chat(TEXT, "glm-4-air")).request_id)
+        assert row is not None
+        charges.append((shown, row.charge_nanousd * 1000 / (row.prompt_tokens + row.completion_tokens)))
+        clock.advance(1)
+    assert charges == [("0.00000016", 160_000), ("0.0000016", 1_600_000)]
+
+
+TIERED = """
+[models.glm-4-air.price]
+input = "0.1"
+output = "0.1"
+tiers = [{ completion_tokens_min = 20, input = "1", output = "1" }]
+"""
+
+
+@pytest.mark.parametrize(("most", "dear"), [(19, False), (20, True), (None, True)])
+async def test_a_hold_covers_the_dearest_tier_that_an_answer_may_reach(
+    open_house, tmp_path: Path, most: int | None, dear: bool
+) -> None:
+    """A charge is never above its hold, so one that is whole had a hold that was large enough."""
+    (tmp_path / "own.toml").write_text(TIERED)
+    house: House = await open_house(gateway={"catalog": str(tmp_path / "own.toml")})
+    row = house.usage((await house.chat(TEXT, "glm-4-air", **({"max_tokens": most} if most else {}))).request_id)
+    assert row is not None
+    assert (row.completion_tokens >= 20) == dear
+    assert row.charge_nanousd == (row.prompt_tokens + row.completion_tokens) * (1000 if dear else 100)
 
 
 async def test_reasoning_is_output(house: House) -> None:

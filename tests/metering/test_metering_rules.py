@@ -29,7 +29,8 @@ def rates(input_: int, output: int, cached: int | None = None, written: int | No
 
 
 def price(input_: int, output: int, cached: int | None = None, written: int | None = None) -> Price:
-    return msgspec.convert({"version": "v", **rates(input_, output, cached, written)}, Price)
+    made = rates(input_, output, cached, written)
+    return msgspec.convert({"version": "v", "tiers": (), "flat": made["cache_write"] == input_, **made}, Price)
 
 
 def size(text: str) -> TextSize:

@@ -85,6 +85,14 @@ def slow_peak(wall_s: float) -> bool:
     return 9 <= local.hour < 12 or 14 <= local.hour < 18
 
 
+def test_a_calendar_says_when_its_holidays_have_run_out() -> None:
+    assert PEAK.knows(beijing(2026, 11, 25))
+    assert PEAK.knows(beijing(2027, 12, 31, 23, 59, 59))
+    assert not PEAK.knows(beijing(2028, 1, 1))
+    always = CalendarRow(utc_offset="+08:00", windows=("09:00-12:00",))
+    assert prices.calendar("always", always, "calendars.always").knows(beijing(2040, 1, 1))
+
+
 SECONDS = st.integers(int(beijing(2026, 1, 1)), int(beijing(2028, 1, 1)))
 
 

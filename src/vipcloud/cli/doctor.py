@@ -11,7 +11,7 @@ from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from vipcloud.accounts import store
-from vipcloud.cli import context
+from vipcloud.cli import context, models
 from vipcloud.errors import SettingsError
 from vipcloud.gateway.upstreams import account_settings, check_names
 from vipcloud.http.client import Client, ClientError, split_url
@@ -74,7 +74,24 @@ def examine(data: context.Data, config: context.Config) -> list[Finding]:
     except SettingsError as error:
         findings.append(Finding("settings", "fail", str(error), "Correct it in vipcloud.toml."))
     findings.append(Finding("catalogue", "ok", f"{len(catalog.models)} models, {live} of them switched on"))
+    findings += _prices(catalog)
     return findings + uvloop.run(_upstreams(settings, catalog))
+
+
+def _prices(catalog: Catalog) -> list[Finding]:
+    """What is sold below cost, and calendars that have run out."""
+    now_s = context.clock.wall_s()
+    sold = [model for model in catalog.models.values() if model.status != "soon"]
+    dear = [model.id for model in sold if models.losses(model, now_s)]
+    findings = [Finding("prices", "ok", "none is below cost")]
+    if dear:
+        detail = f"some calls cost more than they bring: {', '.join(dear)}"
+        findings = [Finding("prices", "note", detail, "See which: vipcloud models show MODEL")]
+    for calendar in catalog.calendars.values():
+        if not calendar.knows(now_s):
+            advice = f"Add them to [calendars.{calendar.id}] in catalog.toml; until then they count as working days."
+            findings.append(Finding(f"calendar {calendar.id}", "note", "it has no holidays of this year", advice))
+    return findings
 
 
 def _files() -> Finding:

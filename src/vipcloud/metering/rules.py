@@ -11,12 +11,14 @@ def cost(usage: Usage, price: Price) -> NanoUSD:
     """Σ tokens × price, rounded once, down: in the customer's favour. Reasoning tokens are output."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     details = usage.prompt_tokens_details
-    cached, written = details.cached_tokens, details.cache_write_tokens
+    cached = details.cached_tokens
     assert 0 <= cached <= prompt, "cached tokens are part of the prompt"
     assert completion >= 0, "a count is not negative"
-    rates = price.rates(prompt, completion) if price.tiers else price
-    picos = (prompt - cached) * rates.input + cached * rates.cached_input + completion * rates.output
-    if written:
+    rates = price if price.flat else price.rates(prompt, completion)
+    picos = prompt * rates.input + completion * rates.output
+    if cached:
+        picos += cached * (rates.cached_input - rates.input)
+    if not price.flat and (written := details.cache_write_tokens):
         assert 0 < written <= prompt - cached, "tokens written to a cache are another part of it"
         picos += written * (rates.cache_write - rates.input)
     return NanoUSD(picos // _PICO_PER_NANO)

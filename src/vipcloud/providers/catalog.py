@@ -292,10 +292,11 @@ class Model(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Catalog(Struct, frozen=True, kw_only=True, eq=False):
-    """All models and providers, in the file's order."""
+    """All models, providers and calendars, in the file's order."""
 
     models: Mapping[str, Model]
     providers: Mapping[str, Provider]
+    calendars: Mapping[str, Calendar]
 
     @classmethod
     def load(cls, default_toml: str, override_toml: str | None = None) -> "Catalog":
@@ -310,7 +311,11 @@ class Catalog(Struct, frozen=True, kw_only=True, eq=False):
         providers = {row_id: _provider(row_id, row) for row_id, row in _tables(source, "providers")}
         rows = dict(_tables(source, "models"))
         models = {row_id: _model(row_id, _resolved(rows, row_id), providers, calendars) for row_id in rows}
-        return cls(models=MappingProxyType(models), providers=MappingProxyType(providers))
+        return cls(
+            models=MappingProxyType(models),
+            providers=MappingProxyType(providers),
+            calendars=MappingProxyType(calendars),
+        )
 
     def model(self, model_id: str) -> Model:
         """The model to call. Raises ModelNotFound, and NotImplementedYet where it is announced only or has no price."""

@@ -107,10 +107,14 @@ class Tier(Rates, frozen=True, kw_only=True):
 
 
 class Price(Rates, frozen=True, kw_only=True):
-    """What a call costs that began while this was in force; its own rates are those below all tiers."""
+    """What a call costs that began while this was in force; its own rates are those below all tiers.
+
+    `flat` follows from the rest and is there because every call asks: no tiers, and no own price for cache writes.
+    """
 
     version: str
-    tiers: tuple[Tier, ...] = ()
+    tiers: tuple[Tier, ...]
+    flat: bool
 
     def rates(self, prompt_tokens: int, completion_tokens: int) -> Rates:
         """What each token of a call of this size costs."""
@@ -144,6 +148,10 @@ class Calendar(Struct, frozen=True, kw_only=True):
     weekdays: frozenset[int]
     windows: tuple[tuple[int, int], ...]
     holidays: frozenset[int]
+
+    def knows(self, wall_s: float) -> bool:
+        """Whether holidays of the moment's year or a later one are in it, if it has any at all."""
+        return not self.holidays or max(self.holidays) >= _local_year_begin(wall_s + self.utc_offset_s)
 
     def at(self, wall_s: float) -> tuple[bool, float]:
         """Whether the moment is in these hours, and until when this answer holds at least."""
@@ -218,6 +226,11 @@ class PriceBook:
         self._since_s = wall_s if version.hours else version.effective_s
         self._until_s = min([until_s, *(later.effective_s for later in self.upcoming(wall_s))])
         return self._current
+
+
+def _local_year_begin(local_s: float) -> int:
+    """The ordinal of the first day of the year."""
+    return date.fromordinal(int(local_s // DAY_S) + _EPOCH_DAY).replace(month=1, day=1).toordinal()
 
 
 def parse_price(text: str) -> PicoUSDPerToken:
@@ -353,9 +366,19 @@ def _version(effective_s: float, base: Price, hours: list[tuple[Calendar, Price]
 
 
 def _identified(price: Price, prefix: str) -> Price:
-    content = msgspec.json.encode(msgspec.structs.replace(price, version=""))
-    digest = hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS]
+    tiers = [[tier.prompt_tokens_min, tier.completion_tokens_min, *_amounts(tier)] for tier in price.tiers]
+    digest = hashlib.sha256(msgspec.json.encode([*_amounts(price), tiers])).hexdigest()[:_VERSION_DIGITS]
     return msgspec.structs.replace(price, version=f"{prefix}.{digest}")
+
+
+def _amounts(rates: Rates) -> list[int]:
+    """In the order in which ids have always had them."""
+    return [rates.input, rates.output, rates.cached_input, rates.cache_write]
+
+
+def _made(tiers: tuple[Tier, ...], amounts: dict[str, Any]) -> Price:
+    """Still without an id."""
+    return Price(version="", tiers=tiers, flat=not tiers and amounts["cache_write"] == amounts["input"], **amounts)
 
 
 def _price(row: HoursRow, path: str) -> Price:
@@ -371,7 +394,7 @@ def _price(row: HoursRow, path: str) -> Price:
                 **_parsed(tier, where),
             )
         )
-    return Price(version="", tiers=tuple(tiers), **_parsed(row, path))
+    return _made(tuple(tiers), _parsed(row, path))
 
 
 def _parsed(row: HoursRow | TierRow, path: str) -> dict[str, Any]:
@@ -395,15 +418,10 @@ def _parsed(row: HoursRow | TierRow, path: str) -> dict[str, Any]:
 def _raised(price: Price, percent: int) -> Price:
     def raised(rates: Rates) -> dict[str, Any]:
         factor = _PERCENT_SCALE + percent
-        return _complete(
-            *(
-                amount * factor // _PERCENT_SCALE
-                for amount in (rates.input, rates.output, rates.cached_input, rates.cache_write)
-            )
-        )
+        return _complete(*(amount * factor // _PERCENT_SCALE for amount in _amounts(rates)))
 
     tiers = tuple(msgspec.structs.replace(tier, **raised(tier)) for tier in price.tiers)
-    return Price(version="", tiers=tiers, **raised(price))
+    return _made(tiers, raised(price))
 
 
 def _complete(input_: int, output: int, cached_input: int, cache_write: int) -> dict[str, Any]:
