@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine
 
@@ -12,6 +13,9 @@ from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
 
 STORES = ("sqlite", "postgresql")
+
+hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is no fault; every test has its own limit
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reply_bytes_max: Annotated[int, Meta(ge=1024, description="One unstreamed reply of an upstream (502).")] = (
         32 * 1024 * 1024
     )
+    count_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10,
+            description="Longest wait for a count by a real vocabulary, of an answer without usage; 0: never count so.",
+        ),
+    ] = 2
     attempts_max: Annotated[int, Meta(ge=1, le=5, description="Upstream calls per request, the first included.")] = 3
     catalog: Annotated[
         str,

@@ -441,7 +441,8 @@ async def opened(
                 UpstreamAccountSettings(name="spare", keys=first.keys, base_url=f"http://127.0.0.1:{port}"),
             )
             configured["deepseek"] = UpstreamSettings(accounts=accounts)
-        settings = with_settings(Settings(data=data, upstreams=configured), {"gateway": {"poll_interval_s": 0.02}})
+        quick = {"poll_interval_s": 0.02, "count_timeout_s": 0}  # loading a vocabulary takes longer than a test
+        settings = with_settings(Settings(data=data, upstreams=configured), {"gateway": quick})
         settings = with_settings(settings, groups)
         engine = storage.open_engine(settings.store_url)
         stack.callback(engine.dispose)

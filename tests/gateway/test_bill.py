@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 from front_door import House, Reply, charge
 
+from vipcloud.metering import vocabulary
+from vipcloud.providers.catalog import Vocabulary
+
 MODEL = "deepseek-chat"
 TEXT = "Count to 30"  # the answer is "1, 2, …": four characters a number, and their tokens one each
 
 
-def estimated_tokens(text: str) -> int:
-    """The oracle for a count made here: a quarter token per ASCII character, rounded up."""
-    assert text.isascii()
-    return -(-len(text) // 4)
+def estimated_tokens(text: str, by: Vocabulary = "deepseek") -> int:
+    """A count made here; `tests/metering/test_vocabulary.py` holds it against the real one."""
+    return vocabulary.guess(text, by)
 
 
 def expect(house: House, request_id: str, outcome: str, *, stream: bool, delivered: str | None = None) -> None:
@@ -256,12 +258,25 @@ async def test_usage_that_is_missing_or_absurd_is_counted_here(
     row = house.usage(reply.request_id)
     assert row is not None
     assert (row.outcome, row.estimated) == ("complete", True)
-    assert (row.prompt_tokens, row.completion_tokens) == (estimated_tokens(asked), estimated_tokens(reply.text))
+    by: Vocabulary = "deepseek" if model == "deepseek-chat" else "qwen"
+    assert (row.prompt_tokens, row.completion_tokens) == (estimated_tokens(asked, by), estimated_tokens(reply.text, by))
     assert row.charge_nanousd == charge(model, row.prompt_tokens, row.completion_tokens)
     assert (reply.usage["prompt_tokens"], reply.usage["completion_tokens"]) == (
         row.prompt_tokens,
         row.completion_tokens,
     )
+
+
+async def test_usage_that_is_missing_is_counted_by_the_real_vocabulary(open_house) -> None:
+    house = await open_house(gateway={"count_timeout_s": 10})
+    for fault, outcome in (("usage:missing", "complete"), ("cut:9", "interrupted")):
+        asked = f"{TEXT} [[fault={fault}]]"
+        reply = await house.chat(asked, stream=True)
+        row = house.usage(reply.request_id)
+        assert row is not None
+        assert (row.outcome, row.estimated) == (outcome, True)
+        assert row.prompt_tokens == vocabulary.count(asked, "deepseek")
+        assert row.completion_tokens == vocabulary.count(reply.text, "deepseek")
 
 
 @STREAM

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vipcloud.dialects.openai import ChatRequest
-from vipcloud.metering import estimate, rules
+from vipcloud.metering import estimate, rules, vocabulary
+from vipcloud.metering.estimate import Texts
 from vipcloud.providers import usage
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import Catalog, Quirks, packaged_toml
 from vipcloud.providers.prices import Price, PriceRow, price_book
 from vipcloud.providers.usage import Delivered, TextSize
 
@@ -188,6 +189,20 @@ def test_a_cut_answer_is_counted_by_what_was_delivered() -> None:
     assert estimate.usage_of(size("p" * 8), delivered, 3) == usage.of(2, 3, reasoning_tokens=3)
 
 
+def test_counts_become_usage_within_the_bytes_and_the_ceiling() -> None:
+    texts, quirks = Texts("p" * 8, "content", "reasoning", "calls"), Quirks()
+    assert estimate.usage_of_counts([3, 2, 4, 1], texts, quirks, 100) == usage.of(3, 7, reasoning_tokens=4)
+    assert estimate.usage_of_counts([3, 2, 4, 1], texts, quirks, 3) == usage.of(3, 3, reasoning_tokens=3)
+    assert estimate.usage_of_counts([10, 2, 4, 1], texts, Quirks(vocabulary_factor=1.5), 100).prompt_tokens == 8
+    assert estimate.usage_of_counts([4, 2, 4, 2], texts, Quirks(vocabulary_factor=1.5), 100).completion_tokens == 12
+    assert estimate.guess(Texts("", "Hello there."), Quirks(vocabulary="deepseek")) == [
+        0,
+        vocabulary.guess("Hello there.", "deepseek"),
+        0,
+        0,
+    ]
+
+
 def test_the_prompt_is_all_text_of_the_messages_and_tools() -> None:
     body = {
         "model": "m",
@@ -212,6 +227,7 @@ def test_the_prompt_is_all_text_of_the_messages_and_tools() -> None:
     }
     request = msgspec.convert(body, ChatRequest)
     assert estimate.prompt_size(request) == TextSize(15, 16)
+    assert estimate.prompt_text(request).replace("\n", "") == "123412123f{}éNo"
     tools = [{"type": "function", "function": {"name": "f"}}]
     with_tools = msgspec.convert({**body, "tools": tools}, ChatRequest)
     assert estimate.prompt_size(with_tools).chars == 15 + len(msgspec.json.encode(tools))

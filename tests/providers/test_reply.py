@@ -9,7 +9,6 @@ import pytest
 from vipcloud.dialects.replies import Logprobs, Reply, TokenLogprob, TopLogprob, encode_reply
 from vipcloud.errors import ContentFiltered, ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import reply, usage
-from vipcloud.providers.usage import Delivered, TextSize
 
 
 @dataclass
@@ -292,11 +291,11 @@ def test_text_that_is_no_unicode_becomes_a_sign_of_it(wire: bytes, content: str)
     assert json.loads(encode_reply(body))["choices"][0]["message"]["content"] == content
 
 
-def test_the_size_of_a_reply_is_that_of_its_texts() -> None:
+def test_what_a_reply_said_is_its_texts() -> None:
     body = read(message(content="Hé", reasoning_content="abc", tool_calls=[call("{}"), call("{}")]))
-    assert reply.delivered(body) == Delivered(content=TextSize(2, 3), reasoning=TextSize(3, 3), calls=TextSize(6, 6))
+    assert reply.said(body) == ("Hé", "abc", "f{}f{}")
     body = read(message(tool_calls=[call("{}"), call("{}")]), legacy_functions=True)
-    assert reply.delivered(body).calls == TextSize(3, 3)
+    assert reply.said(body) == ("", "", "f{}")
 
 
 # --- text, and more than text --------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from vipcloud.errors import SettingsError
 from vipcloud.gateway import routes
 from vipcloud.gateway.app import App
 from vipcloud.gateway.console import ConsoleRelay
+from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.housekeeping import Housekeeping
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
@@ -132,6 +133,8 @@ def gateway(
         stack.callback(deadlines.close)
         progress = ProgressNotes(journal, settings.journal.progress_interval_s)
         stack.callback(progress.close)
+        counter = TokenCounter(settings.gateway.count_timeout_s)
+        stack.callback(counter.close)
         directory = Directory(engine, clock, settings.accounts)
         parts = Parts(
             settings=settings,
@@ -143,6 +146,7 @@ def gateway(
             upstreams=upstreams,
             deadlines=deadlines,
             progress=progress,
+            counter=counter,
         )
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
+from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.deadlines import Deadlines
@@ -53,6 +54,7 @@ class Parts:
     upstreams: Upstreams
     deadlines: Deadlines
     progress: ProgressNotes
+    counter: TokenCounter
     tiers: Tiers = field(init=False)
 
     def __post_init__(self) -> None:

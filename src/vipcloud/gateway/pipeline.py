@@ -35,6 +35,7 @@ from vipcloud.ledger.records import Reached
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.metering import estimate
+from vipcloud.metering.estimate import Texts
 from vipcloud.money import NanoUSD
 from vipcloud.providers import answers, failures, reasoning, reply, structured, translate
 from vipcloud.providers import usage as counts
@@ -211,10 +212,24 @@ class Attempt(Struct, eq=False):
             self.prompt = estimate.prompt_size(self.request)
         return estimate.usage_of(self.prompt, delivered, self.permit.output_tokens)
 
-    def settle_cut(self, translator: StreamTranslator, outcome: Outcome) -> None:
-        """Charge what was delivered of a stream that did not come to its end; nothing if nothing was."""
+    async def count(self, way: Way, said: tuple[str, str, str]) -> Usage:
+        """As `estimate`, by the texts that were delivered and a real vocabulary, if that is to be had in time."""
+        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
+        counts = await self.parts.counter.count(quirks.vocabulary, texts.parts)
+        if counts is None:
+            counts = estimate.guess(texts, quirks)
+        return estimate.usage_of_counts(counts, texts, quirks, self.permit.output_tokens)
+
+    def guess(self, way: Way, said: tuple[str, str, str]) -> Usage:
+        """As `count`, without a wait."""
+        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
+        return estimate.usage_of_counts(estimate.guess(texts, quirks), texts, quirks, self.permit.output_tokens)
+
+    def settle_cut(self, way: Way, translator: StreamTranslator) -> None:
+        """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
+        outcome: Outcome = "restarted" if self.call.exchange.interrupted else "client_gone"
         if translator.started:
-            self.bill.settle(outcome, self.estimate(translator.delivered), estimated=True)
+            self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
         else:
             self.lose(translator.usage)
             self.bill.settle(outcome)
@@ -396,7 +411,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
         raise faults.failed(error) from error
     estimated = attempt.estimated or answer.usage is None
     if answer.usage is None:
-        answer.usage = attempt.estimate(reply.delivered(answer))
+        answer.usage = await attempt.count(way, reply.said(answer))
     if attempt.form is not None and attempt.holds_back(way):
         mending = attempt.held_to_form(answer, estimated=estimated)
         if mending is not None:
@@ -461,7 +476,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     try:
         failure = await relay.run()
     except asyncio.CancelledError:
-        attempt.settle_cut(translator, "restarted" if call.exchange.interrupted else "client_gone")
+        attempt.settle_cut(way, translator)
         raise
     finally:
         parts.progress.discard(stream)
@@ -469,12 +484,20 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             response.release()
         else:
             response.abort()
+    usage = translator.usage if failure is None else None
+    estimated = usage is None
+    if usage is None and translator.started:
+        try:
+            usage = await attempt.count(way, translator.said)
+        except asyncio.CancelledError:
+            attempt.settle_cut(way, translator)
+            raise
     if failure is None:
-        usage = translator.usage or attempt.estimate(translator.delivered)
-        bill.settle("complete", usage, estimated=translator.usage is None, finish_reason=translator.finish_reason)
+        usage = usage or attempt.estimate(translator.delivered)
+        bill.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
         call.send_last(translator.final(usage))
     elif translator.started:
-        attempt.settle_cut(translator, "interrupted")
+        bill.settle("interrupted", usage, estimated=True)
         raise failure
     else:
         if faults.reported is None:

@@ -37,6 +37,7 @@ Droppable = Literal[
 ]
 Inert = Literal["temperature", "top_p", "presence_penalty", "frequency_penalty"]
 NotThinking = Literal["required", "named", "logprobs", "json"]
+Vocabulary = Literal["deepseek", "qwen", "qwen3.5"]
 FailureKind = Literal[
     "rate_limited",
     "quota_exhausted",
@@ -118,6 +119,8 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message_names: bool = True  # takes `name` on messages
     system_first: bool = False  # takes one system message, the first of all: all are joined to it
     user_message_required: bool = False  # refuses a conversation of system and assistant messages alone
+    vocabulary: Vocabulary = "qwen"  # nearest to the model's own; for counts where the upstream gives none
+    vocabulary_factor: Annotated[float, Meta(ge=0.25, le=4)] = 1.0  # the model's tokens for one of that vocabulary
     inline_thinking: bool = False  # puts `<think>…</think>` before the text
     call_ids_repeat: bool = False  # its ids of tool calls are unique in one answer only; clients see ours instead
 

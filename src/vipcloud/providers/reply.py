@@ -27,7 +27,6 @@ from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import call_ids, usage
 from vipcloud.providers.catalog import ORDINARY, Quirks
 from vipcloud.providers.thinking import Thinking
-from vipcloud.providers.usage import Delivered, TextSize
 
 # Contract sheet of chat completions, finish_reason; DeepSeek, Zhipu and MiniMax pages, seen 2026-11. Any other word
 # becomes `stop`: typed clients refuse words they do not know.
@@ -447,20 +446,18 @@ def _decode_body(body: bytes) -> WireReply:
         return decode(_bare(body))
 
 
-def delivered(reply: Reply) -> Delivered:
-    """The sizes of a reply's texts, for an estimate where its upstream sent no usage."""
-    size = Delivered(content=TextSize(), reasoning=TextSize(), calls=TextSize())
+def said(reply: Reply) -> tuple[str, str, str]:
+    """The texts of a reply, content, reasoning and calls, to be counted where its upstream sent no usage."""
+    content, reasoning, calls = [], [], []
     for choice in reply.choices:
         message = choice.message
-        size.content.add(message.content or "")
-        size.content.add(message.refusal or "")
-        size.reasoning.add(message.reasoning_content or "")
-        calls = [call.function for call in message.tool_calls or ()]
-        for function in (message.function_call or None, *calls):
+        content += [message.content or "", message.refusal or ""]
+        reasoning.append(message.reasoning_content or "")
+        functions = [call.function for call in message.tool_calls or ()]
+        for function in (message.function_call or None, *functions):
             if function is not None:
-                size.calls.add(function.name)
-                size.calls.add(function.arguments)
-    return size
+                calls += [function.name, function.arguments]
+    return "".join(content), "".join(reasoning), "".join(calls)
 
 
 def _native_or_error(said: dict[str, Any], classify: Classify) -> WireReply:

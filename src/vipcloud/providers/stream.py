@@ -157,6 +157,11 @@ class StreamTranslator:
         """The sizes of what `feed` has returned, for an estimate of a stream without usage."""
         return Delivered(content=self.content.size, reasoning=self.reasoning.size, calls=self.calls.size)
 
+    @property
+    def said(self) -> tuple[str, str, str]:
+        """The texts themselves: content, reasoning and calls."""
+        return self.content.text, self.reasoning.text, self.calls.text
+
     # --- what the caller does ------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> bytes:

@@ -28,7 +28,11 @@ class TextSize(Struct):
 
     def add(self, text: str) -> None:
         self.chars += len(text)
-        self.utf8_bytes += len(text) if text.isascii() else len(text.encode())
+        self.utf8_bytes += utf8_bytes(text)
+
+
+def utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 class GrowingText:
