@@ -13,7 +13,7 @@ import typer
 from msgspec import Struct
 from rich.markup import escape
 
-from vipcloud.cli import context
+from vipcloud.cli import context, running
 from vipcloud.clock import rfc3339
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import SettingsError
@@ -317,10 +317,18 @@ def _switch(settings: Settings, before: Catalog, model_id: str, status: Status, 
         )
         if followers:
             context.out.print(f"So is what follows it as an alias: {escape(', '.join(followers))}.")
-        context.out.print("A running gateway takes it within a second.")
+        gateway = running.find(settings)
+        where = f"The gateway at {gateway.origin} takes it" if gateway is not None else "A running gateway takes it"
+        context.out.print(f"{escape(where)} within a second.")
     _warn(found)
+    if status != "soon":
+        _note_missing_keys(running.as_served(settings)[0], model)
+
+
+def _note_missing_keys(settings: Settings, model: Model) -> None:
+    """Where no account serves the model, it is on and cannot be called."""
     providers = list(dict.fromkeys(candidate.provider for candidate in model.candidates))
-    if status != "soon" and not any(
+    if not any(
         account_settings(provider, settings.upstreams.get(provider.id) or UpstreamSettings()) for provider in providers
     ):
         context.note(
