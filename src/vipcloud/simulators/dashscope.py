@@ -722,9 +722,8 @@ class Writer:
 
     def usage_chunk(self) -> Iterator[Write]:
         """After all choices, for those who asked."""
-        asked = (self.call.document.get("stream_options") or {}).get("include_usage")
         usage = self.ending.usage(self.usage.told())
-        if asked and usage is not None:
+        if vendor.wants_usage(self.call.document) and usage is not None:
             before, after = self._around(encode(usage))
             yield Write(before + b"]" + after, "usage")
 

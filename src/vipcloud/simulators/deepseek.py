@@ -242,7 +242,7 @@ def check(request: Any, body: bytes) -> None:
 
 def check_model(request: Request) -> None:
     model = request["model"]
-    if model not in SERVED_AS:
+    if not isinstance(model, str) or model not in SERVED_AS:
         names = " or ".join(CONCURRENCY_MAX)
         raise bad(f"The supported API model names are {names}, but you passed {model}.")
 

@@ -503,7 +503,7 @@ class Writer:
         self._blocked = self._ending.finish_reason == "content_filter"
         self._warning = warning(asked, model)
         self._cached_tokens = cached_tokens
-        self._wants_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+        self._wants_usage = vendor.wants_usage(request)
         reasoning = "".join(answer.reasoning)
         text = masked(asked, model, "".join(answer.text))
         split = self._thinks and bool(request.get("reasoning_split"))

@@ -600,7 +600,7 @@ class Writer:
         self._name = request["model"]
         self._ids = model.ids
         self._thinking = thinking
-        self._include_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+        self._include_usage = vendor.wants_usage(request)
         self._ending = vendor.Ending(call, answer)
         self._cached_tokens = cached_tokens
 

@@ -108,10 +108,19 @@ def functions(request: Request) -> list[Mapping[str, Any]]:
 
 
 def response_format(request: Request) -> tuple[str, Mapping[str, Any] | None]:
-    """Its type, and the schema where it brings one."""
-    wanted = request.get("response_format") or {}
-    described = wanted.get("json_schema") or {}
-    return wanted.get("type", "text"), described.get("schema")
+    """Its type, and the schema where it brings one. What is of another form counts for nothing."""
+    wanted = request.get("response_format")
+    if not isinstance(wanted, dict):
+        return "text", None
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    return str(wanted.get("type")), schema if isinstance(schema, dict) else None
+
+
+def wants_usage(request: Request) -> bool:
+    """Whether a stream is to end with its usage."""
+    options = request.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 def ask(request: Request, *, thinking: bool, output_tokens_max: int, seed: int) -> Ask:
