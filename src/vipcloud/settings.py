@@ -330,10 +330,36 @@ class ConsoleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             description="The address customers use, for code samples and mails; empty: host and port of `server`.",
         ),
     ] = ""
+    waitlist: Annotated[
+        str,
+        Meta(
+            pattern="^(ask|open)$", description="`ask`: the operator approves who joins; `open`: everybody is let in."
+        ),
+    ] = "ask"
+    welcome_credit_usd: Annotated[
+        str, Meta(pattern=r"^\d{1,9}(\.\d{1,9})?$", description="Credit of an account that comes from the waitlist.")
+    ] = "1.00"
     support_email: Annotated[str, Meta(description="Whom pages tell people to write to.")] = "support@vipcloud.example"
     body_bytes_max: Annotated[int, Meta(ge=1024, description="Body of a request to the console (413).")] = 1024 * 1024
     first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Until the console begins to answer (503).")] = 30
     total_timeout_s: Annotated[float, Meta(gt=0, description="A whole answer of the console, exports included.")] = 300
+
+
+class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How mails leave. Without a host they stay in the store, and are shown in the terminal and at `/outbox`."""
+
+    host: Annotated[str, Meta(description="The SMTP server; empty: mails are kept and shown on this machine.")] = ""
+    port: Annotated[int, Meta(ge=1, le=65535, description="Its port.")] = 587
+    security: Annotated[
+        str, Meta(pattern="^(starttls|tls|none)$", description="`starttls`, `tls`, or `none` on a trusted network.")
+    ] = "starttls"
+    username: Annotated[str, Meta(description="For servers that ask; empty: none is given.")] = ""
+    password: Annotated[Secret, Meta(description="`env:NAME` or the password itself.")] = Secret("")
+    sender: Annotated[str, Meta(min_length=3, description="The address that mails come from.")] = (
+        "vipcloud <no-reply@vipcloud.example>"
+    )
+    timeout_s: Annotated[float, Meta(gt=0, description="For the delivery of one mail.")] = 20
+    tries_max: Annotated[int, Meta(ge=1, description="Deliveries that are tried, less and less often.")] = 8
 
 
 def _tiers() -> dict[str, TierSettings]:
@@ -360,6 +386,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()
     console: ConsoleSettings = ConsoleSettings()
+    mail: MailSettings = MailSettings()
     tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)
     upstreams: dict[str, UpstreamSettings] = msgspec.field(default_factory=dict)
 

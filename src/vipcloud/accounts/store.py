@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from vipcloud.accounts import rules
 from vipcloud.storage import schema
 
-_account, _key, _change = schema.account, schema.api_key, schema.change
+_account, _key, _change, _member = schema.account, schema.api_key, schema.change, schema.member
 RandomBytes = Callable[[int], bytes]
 
 
@@ -90,13 +90,18 @@ def create_account(
     rpd: int | None = None,
     concurrency: int | None = None,
 ) -> AccountRow:
-    """A new account without credit. Raises AccountExists and InvalidInput; that the tier exists is the caller's."""
+    """A new account without credit, and its owner, who may sign in. Raises AccountExists and InvalidInput.
+
+    That the tier exists is the caller's to see to.
+    """
     email = _email(email)
     _check_limits(rpm, rpd, concurrency)
     if connection.scalar(select(_account.c.id).where(_account.c.email == email)) is not None:
         raise AccountExists(f"{email} has an account already.")
+    if connection.scalar(select(_member.c.id).where(_member.c.email == email)) is not None:
+        raise AccountExists(f"{email} is a member of another account.")
     row = AccountRow(
-        id=_new_id("acct", random_bytes),
+        id=new_id("acct", random_bytes),
         email=email,
         tier=tier,
         rpm=rpm,
@@ -106,6 +111,8 @@ def create_account(
         created_at=created_at,
     )
     connection.execute(insert(_account).values(row._asdict()))
+    owner = {"id": new_id("mem", random_bytes), "account_id": row.id, "email": email, "role": "owner"}
+    connection.execute(insert(_member).values(**owner, created_at=created_at))
     schema.announce(connection, schema.ACCOUNT_CHANGED, row.id)
     return row
 
@@ -157,7 +164,7 @@ def create_key(
         raise InvalidInput(f"{error}.".capitalize()) from error
     plaintext = rules.mint(random_bytes(rules.RANDOM_BYTES))
     row = KeyRow(
-        id=_new_id("key", random_bytes),
+        id=new_id("key", random_bytes),
         account_id=account_id,
         hash=rules.key_hash(plaintext.encode()),
         masked=rules.masked(plaintext),
@@ -252,5 +259,6 @@ def _email(text: str) -> str:
         raise InvalidInput(f"{error}.") from error
 
 
-def _new_id(kind: str, random_bytes: RandomBytes) -> str:
+def new_id(kind: str, random_bytes: RandomBytes) -> str:
+    """An id of its kind: `acct_…`, 16 base62 characters."""
     return f"{kind}_{rules.encode(random_bytes(32), 16)}"

@@ -2,7 +2,19 @@
 
 import typer
 
-from vipcloud.cli import accounts, bookkeeper, console, context, doctor, keys, models, serve, sim, upstreams
+from vipcloud.cli import (
+    accounts,
+    bookkeeper,
+    console,
+    context,
+    doctor,
+    keys,
+    models,
+    serve,
+    sim,
+    upstreams,
+    waitlist,
+)
 
 app = typer.Typer(
     name="vipcloud",
@@ -24,6 +36,7 @@ app.add_typer(accounts.app, name="accounts", help="Customers: create, list, show
 app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(models.app, name="models", help="The catalogue: what is sold, at what price, from where.")
 app.add_typer(upstreams.app, name="upstreams", help="Our accounts at the providers: list them, test them.")
+app.add_typer(waitlist.app, name="waitlist", help="Who asks for a key: list, approve, reject.")
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)

@@ -14,7 +14,7 @@ from vipcloud import errors
 from vipcloud.cli import context, models
 from vipcloud.cli.main import app
 from vipcloud.providers.catalog import Catalog, packaged_toml
-from vipcloud.settings import PREFIX, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
+from vipcloud.settings import PREFIX, Secret, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
 
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
 
@@ -131,7 +131,7 @@ def _meta(hint: Any) -> Meta | None:
 
 
 def _row(name: str, default: object, meta: Meta | None) -> str:
-    shown = "empty" if default in ("", ()) else str(msgspec.to_builtins(default)).lower()
+    shown = "empty" if default in ("", (), Secret("")) else str(msgspec.to_builtins(default)).lower()
     return f"| `{name}` | {shown} | {meta.description if meta and meta.description else ''} |"
 
 

@@ -2,21 +2,41 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
+import structlog
 from litestar import Litestar, Request, Response, get
 from litestar.config.compression import CompressionConfig
 from litestar.config.response_cache import ResponseCacheConfig
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.params import FromPath
+from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from vipcloud.console import render
-from vipcloud.console.pages import docs, home, legal, models
+from vipcloud.console import render, visits
+from vipcloud.console.mailer import Mailer
+from vipcloud.console.pages import (
+    credit,
+    docs,
+    home,
+    keys,
+    legal,
+    limits,
+    login,
+    models,
+    outbox,
+    overview,
+    settings,
+    usage,
+    waitlist,
+)
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.console.site import Site
 from vipcloud.errors import InternalError, RouteNotFound, shorten
+
+log = structlog.get_logger(__name__)
 
 AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]
@@ -35,6 +55,15 @@ def build(parts: Parts) -> Litestar:
         *models.handlers(parts, renderer),
         *docs.handlers(parts, renderer),
         *legal.handlers(renderer),
+        *login.handlers(parts, renderer),
+        *waitlist.handlers(parts, renderer),
+        *outbox.handlers(parts, renderer),
+        *overview.handlers(parts, renderer),
+        *usage.handlers(parts, renderer),
+        *keys.handlers(parts, renderer),
+        *credit.handlers(parts, renderer),
+        *limits.handlers(parts, renderer),
+        *settings.handlers(parts, renderer),
     ]
 
     def not_found(request: AnyRequest, _error: NotFoundException) -> AnyResponse:
@@ -51,9 +80,22 @@ def build(parts: Parts) -> Litestar:
         context = {"page": "none", "detail": error.detail, "code": error.status_code}
         return renderer.page("pages/problem.html", context, status=error.status_code)
 
+    def crashed(request: AnyRequest, error: Exception) -> AnyResponse:
+        log.error("page failed", method=request.method, path=request.url.path, exc_info=error)
+        return failed(request, HTTPException(detail="This page failed", status_code=500))
+
+    def sign_in_first(_request: AnyRequest, error: visits.NotSignedIn) -> AnyResponse:
+        return Redirect(f"/login?{urlencode({'back': error.back})}", status_code=303)
+
     return Litestar(
         route_handlers=handlers,
-        exception_handlers={NotFoundException: not_found, HTTPException: failed},
+        lifespan=[Mailer(parts).lifespan],
+        exception_handlers={
+            visits.NotSignedIn: sign_in_first,
+            NotFoundException: not_found,
+            HTTPException: failed,
+            Exception: crashed,
+        },
         compression_config=CompressionConfig(backend="gzip", gzip_compress_level=6, minimum_size=700),
         response_cache_config=ResponseCacheConfig(),
         after_request=_with_headers,

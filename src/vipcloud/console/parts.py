@@ -1,8 +1,11 @@
 """What the console is made of, built once by `cli.console` and passed to every page."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 
@@ -10,6 +13,9 @@ from vipcloud.clock import Clock
 from vipcloud.errors import SettingsError
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CATALOG_LOOK_S = 1.0
 
@@ -28,6 +34,20 @@ class Parts:
     @property
     def catalog(self) -> Catalog:
         return self.catalogs.get()
+
+    async def in_thread(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`act`, which reads or writes the store, without holding up other pages."""
+        return await asyncio.to_thread(act, *args, **kwargs)
+
+
+def threaded(act: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """A page that reads the store, as a coroutine: it runs in a thread and holds up no other page."""
+
+    @wraps(act)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(act, *args, **kwargs)
+
+    return run
 
 
 class CurrentCatalog:

@@ -57,7 +57,21 @@ class Renderer:
         )
         self._environment.globals.update(site=site, static=static_url)
         self._environment.filters.update(
-            usd=usd, charge=charge, price=price, tokens=tokens, code=highlighted, utc=utc, ago=ago, context=context_size
+            date=date,
+            iso=iso,
+            usd_short=usd_short,
+            usd_axis=usd_axis,
+            log_time=log_time,
+            utc_seconds=utc_seconds,
+            duration=duration,
+            usd=usd,
+            charge=charge,
+            price=price,
+            tokens=tokens,
+            code=highlighted,
+            utc=utc,
+            ago=ago,
+            context=context_size,
         )
 
     def page(
@@ -118,6 +132,24 @@ def charge(nano: int) -> Markup:
     return _amount(nano, 6)
 
 
+def usd_short(nano: int) -> Markup:
+    """A balance where there is no room for its tail: cut after the cents."""
+    shown = _plain_usd(nano)
+    return Markup('<data class="usd" value="{}">{}</data>').format(shown.replace("$", "").replace(",", ""), shown)
+
+
+def usd_axis(nano: int) -> str:
+    """A value on an axis: as many decimals as it needs, six at the most."""
+    whole, fraction = divmod(nano, NANO)
+    digits = f"{fraction:09d}"[:6].rstrip("0")
+    return f"${whole:,}.{digits.ljust(2, '0')}" if digits else f"${whole:,}"
+
+
+def _plain_usd(nano: int) -> str:
+    whole, fraction = divmod(abs(nano), NANO)
+    return f"{MINUS if nano < 0 else ''}${whole:,}.{fraction // (NANO // 100):02d}"
+
+
 def _amount(nano: int, places: int) -> Markup:
     sign = MINUS if nano < 0 else ""
     whole, fraction = divmod(abs(nano), NANO)
@@ -148,6 +180,37 @@ def utc(at_s: float) -> str:
     """`22 Nov 2026, 14:02 UTC`."""
     at = datetime.fromtimestamp(at_s, UTC)
     return f"{at.day} {at:%b %Y, %H:%M} UTC"
+
+
+def utc_seconds(at_s: float) -> str:
+    """`22 Nov 2026, 14:02:06 UTC`."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return f"{at.day} {at:%b %Y, %H:%M:%S} UTC"
+
+
+def log_time(at_s: float) -> str:
+    """`14:02:06.412`: the day is the page's."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def duration(ms: int) -> str:
+    """`812 ms`, then `1.19 s`."""
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+
+
+def date(at_s: float) -> str:
+    """`22 Nov 2026`."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return f"{at.day} {at:%b %Y}"
+
+
+def iso(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+
+
+def clock_time(at_s: float) -> str:
+    """`14:12 UTC`."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%H:%M} UTC"
 
 
 def ago(seconds: float) -> str:

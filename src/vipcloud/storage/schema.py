@@ -99,7 +99,7 @@ usage = Table(
     metadata,
     Column("id", _Number, primary_key=True, autoincrement=False),
     Column("request_id", Text, nullable=False, unique=True),
-    Column("account_id", Text, nullable=False, index=True),
+    Column("account_id", Text, nullable=False),
     Column("key_id", Text),
     Column("model", Text, nullable=False),
     Column("provider", Text),
@@ -121,6 +121,7 @@ usage = Table(
     Column("variance_nanousd", BigInteger, nullable=False, server_default=text("0")),  # part of the cost
     Column("price_version", Text, nullable=False, server_default=""),
     Column("finish_reason", Text),
+    Index("ix_usage_account_id_started_at", "account_id", "started_at"),
     CheckConstraint("charge_nanousd >= 0 AND charge_nanousd <= held_nanousd", name="charge_within_hold"),
     CheckConstraint("variance_nanousd BETWEEN 0 AND cost_nanousd", name="variance_within_cost"),
 )
@@ -150,6 +151,78 @@ open_request = Table(
     Column("number", BigInteger, nullable=False),  # of the worker's journal file that tells of it
     Column("opened", LargeBinary, nullable=False),  # the journal's record
     Column("reached", LargeBinary),  # how far it had come, from the journal's record of progress
+)
+
+# Who may sign in to an account. One person belongs to one account.
+member = Table(
+    "member",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("account.id"), nullable=False, index=True),
+    Column("email", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("email = lower(email)", name="email_lower"),
+    CheckConstraint("role IN ('owner', 'member')", name="role"),
+)
+
+# A code that was mailed, good in the browser that asked for it. Codes and cookies are kept as SHA-256 only.
+sign_in = Table(
+    "sign_in",
+    metadata,
+    Column("browser_hash", LargeBinary(32), primary_key=True),
+    Column("email", Text, nullable=False, index=True),
+    Column("code_hash", LargeBinary(32), nullable=False),
+    Column("tries_left", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("member_id", Text, ForeignKey("member.id"), nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+waitlist = Table(
+    "waitlist",
+    metadata,
+    Column("email", Text, primary_key=True),
+    Column("status", Text, nullable=False, index=True),
+    Column("token_hash", LargeBinary(32), nullable=False, unique=True),  # of the link that confirms the address
+    Column("created_at", Double, nullable=False),
+    Column("confirmed_at", Double),
+    Column("decided_at", Double),
+    CheckConstraint("email = lower(email)", name="email_lower"),
+    CheckConstraint("status IN ('unconfirmed', 'waiting', 'approved', 'rejected')", name="status"),
+)
+
+# A link that shows a new member the first key, once.
+welcome = Table(
+    "welcome",
+    metadata,
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("member_id", Text, ForeignKey("member.id"), nullable=False, index=True),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+)
+
+# Mails to be sent, written in the transaction that they tell of. The text goes with the mail: it may hold a code.
+mail = Table(
+    "mail",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text),
+    Column("created_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False, index=True),
+    Column("tries", Integer, nullable=False),
+    Column("sent_at", Double),
+    sqlite_autoincrement=True,
 )
 
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.

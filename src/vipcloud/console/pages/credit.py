@@ -1,0 +1,51 @@
+"""`/credit`: what is left, and every movement of it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar import Response, get
+from litestar.types import ControllerRouterHandler
+
+from vipcloud.console import visits
+from vipcloud.console.pages import shell
+from vipcloud.console.parts import Parts, threaded
+from vipcloud.console.render import Renderer
+from vipcloud.console.visits import AnyRequest
+from vipcloud.ledger import reports
+from vipcloud.storage import engine as storage
+
+MONTHS = 13
+KINDS = {"grant": "Credit given by us", "topup": "Paid in by card", "refund": "Refunded", "dispute": "Disputed payment"}
+
+
+def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
+    @get("/credit")
+    @threaded
+    def credit(request: AnyRequest) -> Response[Any]:
+        months = last_months(parts.clock.wall_s())
+        asked = request.query_params.get("since", "")
+        since = next((month for month in months if month[0] == asked), months[0])
+        with storage.reading(parts.engine) as connection:
+            visitor = visits.visitor(request, connection, parts)
+            context = {
+                **shell.context(request, connection, visitor, "credit"),
+                "statement": reports.statement(connection, visitor.account.id, since[2]),
+                "months": months,
+                "since": since,
+                "kinds": KINDS,
+            }
+        return renderer.page("pages/credit.html", context)
+
+    return [credit]
+
+
+def last_months(now_s: float) -> list[tuple[str, str, float]]:
+    """`("2026-11", "November 2026", its first moment)`, this month first."""
+    now = datetime.fromtimestamp(now_s, UTC)
+    year, month = now.year, now.month
+    found = []
+    for _ in range(MONTHS):
+        first = datetime(year, month, 1, tzinfo=UTC)
+        found.append((f"{first:%Y-%m}", f"{first:%B %Y}", first.timestamp()))
+        year, month = (year, month - 1) if month > 1 else (year - 1, 12)
+    return found

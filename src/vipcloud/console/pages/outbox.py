@@ -1,0 +1,46 @@
+"""`/outbox`: the mails of an installation that has no mail server yet, for whoever sits at the machine.
+
+They hold codes that let people in, so the page is there only while nobody else can reach it: no mail server and no
+public address are set, and the request comes from this machine and through no proxy.
+"""
+
+from ipaddress import ip_address
+
+from litestar import Response, get
+from litestar.exceptions import NotFoundException
+from litestar.types import ControllerRouterHandler
+
+from vipcloud.accounts import mails
+from vipcloud.console import visits
+from vipcloud.console.parts import Parts, threaded
+from vipcloud.console.render import Renderer
+from vipcloud.console.visits import AnyRequest
+from vipcloud.storage import engine as storage
+
+PROXIED = ("cf-connecting-ip", "cf-ray", "via", "cdn-loop")  # what a tunnel or a proxy adds
+
+
+def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
+    settings = parts.settings
+    if settings.mail.host or settings.console.public_url:
+        return []
+
+    @get("/outbox")
+    @threaded
+    def outbox(request: AnyRequest) -> Response[str]:
+        if not is_local(visits.client_address(request.headers)) or any(name in request.headers for name in PROXIED):
+            raise NotFoundException
+        with storage.reading(parts.engine) as connection:
+            unsent = mails.unsent(connection)
+        return renderer.page(
+            "pages/outbox.html", {"page": "outbox", "mails": unsent}, headers={"cache-control": "no-store"}
+        )
+
+    return [outbox]
+
+
+def is_local(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
