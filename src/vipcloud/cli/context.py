@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -40,6 +40,9 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file (default: ./vipcloud.toml).", show_default=False)
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+Verdict = Literal["ok", "note", "fail"]
+_COLOURS: dict[Verdict, str] = {"ok": "green", "note": "yellow", "fail": "red"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -156,6 +159,21 @@ def print_fields(fields: Mapping[str, str]) -> None:
 def note(title: str, text: str) -> None:
     """Something to know, on standard error: it is no part of what was asked for."""
     err.print(f"[yellow]{title}[/] {escape(text)}", soft_wrap=not err.is_terminal)
+
+
+def print_finding(verdict: Verdict, what: str, detail: str, advice: str) -> None:
+    """One thing looked at, and below it what to do about it, if anything."""
+    text = Text.assemble((what, "bold"), f": {detail}", f"\n{advice}" if advice else "")
+    if out.is_terminal:
+        mark = Table.grid(padding=(0, 2, 0, 0))
+        mark.add_column(width=len("note"))
+        mark.add_column(overflow="fold")
+        mark.add_row(Text(verdict, _COLOURS[verdict]), text)
+        out.print(mark)
+    else:
+        first, *rest = text.plain.split("\n")
+        for line in (f"{verdict:4}  {first}", *(f"      {line}" for line in rest)):
+            out.print(Text(line))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[str] = frozenset()) -> None:

@@ -3,11 +3,9 @@
 import asyncio
 import resource
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import typer
 import uvloop
-from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from vipcloud.accounts import store
@@ -28,16 +26,13 @@ REPLY_BYTES_MAX = 4 * 1024 * 1024
 FILES_MIN = 4096
 BACKLOG_BYTES_MAX = 16 * 1024 * 1024
 
-Verdict = Literal["ok", "note", "fail"]
-MARKS = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing looked at. `advice` is what to do about it; empty where there is nothing to do."""
 
     what: str
-    verdict: Verdict
+    verdict: context.Verdict
     detail: str
     advice: str = ""
 
@@ -50,9 +45,7 @@ def doctor(as_json: context.AsJSON = False, data: context.Data = None, config: c
         context.print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            context.out.print(f"{MARKS[finding.verdict]}  [bold]{finding.what}[/]: {escape(finding.detail)}")
-            if finding.advice:
-                context.out.print(f"        {escape(finding.advice)}")
+            context.print_finding(finding.verdict, finding.what, finding.detail, finding.advice)
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 

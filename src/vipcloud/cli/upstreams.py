@@ -8,10 +8,8 @@ import msgspec
 import typer
 import uvloop
 from msgspec import Struct
-from rich.markup import escape
 
 from vipcloud.cli import context, running
-from vipcloud.cli.doctor import MARKS
 from vipcloud.errors import SettingsError
 from vipcloud.gateway import probes
 from vipcloud.gateway.probes import Finding, Target
@@ -81,7 +79,9 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
     if missing:
         context.note("No key", f"is set for some providers: {', '.join(missing)}, or upstreams.PROVIDER.keys.")
     if all(upstream.account is None for upstream in found):
-        context.note("Simulated", "is what `vipcloud serve` runs on without a key; start it to list and test those.")
+        context.note(
+            "Simulated", "providers are what `vipcloud serve` runs on then; while it does, they are listed here."
+        )
 
 
 @app.command("test")
@@ -113,10 +113,7 @@ def check(
         )
     else:
         for name, key, finding in told:
-            shown = f"{MARKS[finding.verdict]}  [bold]{escape(name)}[/] {escape(key)}: {escape(finding.detail)}"
-            context.out.print(shown, soft_wrap=not context.out.is_terminal)
-            if finding.advice:
-                context.out.print(f"      {escape(finding.advice)}", soft_wrap=not context.out.is_terminal)
+            context.print_finding(finding.verdict, f"{name} {key}", finding.detail, finding.advice)
     if any(finding.verdict == "fail" for _, _, finding in told):
         raise typer.Exit(1)
 
