@@ -98,6 +98,7 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     tool_choice: frozenset[Choice] = frozenset({"none", "auto", "required", "named"})
     tool_names_reserved: frozenset[str] = frozenset()  # refused as names of tools; sent under another and renamed back
+    tools_repeat: bool = True  # takes two tools of one name; else the first is sent
     parallel_said: bool = False  # `parallel_tool_calls` is sent with tools even where the caller left it out
     arguments_valid: bool = False  # refuses former calls whose arguments are not JSON
     temperature_range: tuple[float, float] | None = None  # clamped into it

@@ -74,6 +74,8 @@ def offer(request: ChatRequest, quirks: Quirks, names: Mapping[str, str]) -> Off
     if kind == "none" and "none" not in quirks.tool_choice:
         return None
     specs = [_spec(spec, quirks, names) for spec in _specs(request)]
+    if not quirks.tools_repeat:
+        specs = list({spec.name: spec for spec in reversed(specs)}.values())[::-1]
     told: str | FunctionChoice | None = None
     if isinstance(asked, FunctionChoice):
         name = asked.function.name

@@ -40,7 +40,7 @@ class _Body(Struct, omit_defaults=True):
 
     model: str
     messages: list[Message]
-    max_tokens: int | None
+    max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_completion_tokens: int | None = None
