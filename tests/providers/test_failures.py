@@ -27,6 +27,31 @@ def zhipu(code: str, message: str = "消息") -> bytes:
     return msgspec.json.encode({"error": {"code": code, "message": message}})
 
 
+def moonshot(kind: str, message: str) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": kind}})
+
+
+def native(code: str, message: str = "said") -> bytes:
+    return msgspec.json.encode({"code": code, "message": message, "request_id": "7d"})
+
+
+def compatible(code: str, message: str = "said") -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": code, "param": None, "code": code}})
+
+
+# Kind, what the caller gets, another attempt?, by the same account?, the account's state.
+REFUSED = ("bad_request", 400, 0, 0, None)
+TOO_LONG = ("context_length", 400, 0, 0, None)
+FILTERED = ("content_filter", 400, 0, 0, None)
+THROTTLED = ("rate_limited", 429, 1, 0, "cooling")
+USED_UP = ("quota_exhausted", 429, 1, 0, "suspended")
+ARREARS = ("arrears", 502, 1, 0, "suspended")
+NO_KEY = ("auth", 502, 1, 0, "removed")
+CLOSED = ("no_access", 502, 1, 0, "no_access")
+STALE = ("stale_mapping", 502, 1, 0, None)
+BROKEN = ("server_error", 502, 1, 1, None)
+LATE = ("timeout", 504, 1, 0, None)
+
 # status, body, kind, what the caller gets, another attempt?, by the same account?, the account's state
 DEEPSEEK_ROWS = [
     (400, deepseek("The supported API model names are a or b, but you passed c."), "stale_mapping", 502, 1, 0, None),
@@ -91,7 +116,115 @@ ZHIPU_ROWS = [
     (400, b'{"error":{"code":1261,"message":"a number for a code"}}', "context_length", 400, 0, 0, None),
 ]
 
-ROWS = [(DEEPSEEK, *row) for row in DEEPSEEK_ROWS] + [(ZHIPU, *row) for row in ZHIPU_ROWS]
+MOONSHOT_ROWS = [
+    (400, moonshot("content_filter", "The request was rejected because it was considered high risk"), *FILTERED),
+    (400, moonshot("invalid_request_error", "Input token length too long"), *TOO_LONG),
+    (400, moonshot("invalid_request_error", "Your request exceeded model token limit: 262144"), *TOO_LONG),
+    (400, moonshot("invalid_request_error", "invalid temperature: only 1 is allowed for this model"), *REFUSED),
+    (401, moonshot("invalid_authentication_error", "Invalid Authentication"), *NO_KEY),
+    (401, moonshot("incorrect_api_key_error", "Incorrect API key provided"), *NO_KEY),
+    (403, moonshot("permission_denied_error", "IP not allowed"), *NO_KEY),
+    (404, moonshot("resource_not_found_error", "Not found the model kimi-k9 or Permission denied"), *STALE),
+    (429, moonshot("engine_overloaded_error", "The engine is currently overloaded"), "overloaded", 429, 1, 1, None),
+    (429, moonshot("rate_limit_reached_error", "reached max organization concurrency: 3"), *THROTTLED),
+    (429, moonshot("rate_limit_reached_error", "reached organization max RPM: 3"), *THROTTLED),
+    (429, moonshot("rate_limit_reached_error", "reached organization TPM rate limit"), *THROTTLED),
+    (429, moonshot("rate_limit_reached_error", "reached organization TPD rate limit"), *USED_UP),
+    (429, moonshot("exceeded_current_quota_error", "check your plan and billing details"), *ARREARS),
+    (499, moonshot("client_closed_request", "closed"), *BROKEN),
+    (500, moonshot("server_error", "oops"), *BROKEN),
+    (500, moonshot("unexpected_output", "oops"), *BROKEN),
+    (503, moonshot("server_unavailable", "busy"), "overloaded", 502, 1, 1, None),
+    (504, moonshot("server_error", "2 hours"), *LATE),
+    (504, b"<html>", *LATE),
+]
+
+DASHSCOPE_ROWS = [
+    (400, native("InvalidParameter"), *REFUSED),
+    (400, native("InvalidParameter.Anything"), *REFUSED),
+    (400, compatible("invalid_parameter_error"), *REFUSED),
+    (400, compatible("invalid_value"), *REFUSED),
+    (400, compatible("invalid_request_error"), *REFUSED),
+    (400, compatible("InternalError.Algo.InvalidParameter", "Unexpected item type in content"), *REFUSED),
+    (400, native("InvalidParameter", "Range of input length should be [1, 258048]"), *TOO_LONG),
+    (400, compatible("invalid_parameter_error", "Range of input length should be [1, 258048]"), *TOO_LONG),
+    (400, native("InvalidParameter.NotSupportEnableThinking"), *STALE),
+    (400, compatible("Arrearage", "Access denied, please make sure your account is in good standing."), *ARREARS),
+    (400, native("DataInspectionFailed"), *FILTERED),
+    (400, compatible("data_inspection_failed", "Input data may contain inappropriate content."), *FILTERED),
+    (400, native("InvalidParameter.DataInspection", "Unable to download the media resource"), *FILTERED),
+    (401, native("InvalidApiKey"), *NO_KEY),
+    (401, compatible("invalid_api_key", "Incorrect API key provided."), *NO_KEY),
+    (401, native("NOT AUTHORIZED"), *NO_KEY),
+    *[(403, native(f"{prefix}AccessDenied"), *CLOSED) for prefix in ("", "Model.", "Workspace.")],
+    (403, native("AccessDenied.Unpurchased"), *CLOSED),
+    (403, native("AllocationQuota.FreeTierOnly"), *CLOSED),
+    (403, compatible("insufficient_quota"), *CLOSED),
+    (404, native("ModelNotFound"), *STALE),
+    (404, compatible("model_not_found"), *STALE),
+    (404, compatible("model_not_supported"), *STALE),
+    (413, native("BadRequest.TooLarge"), *REFUSED),
+    (408, native("RequestTimeOut"), *REFUSED),
+    *[(429, native(f"Throttling{what}"), *THROTTLED) for what in ("", ".RateQuota", ".AllocationQuota", ".BurstRate")],
+    (429, compatible("limit_requests", "You have exceeded your current requests list"), *THROTTLED),
+    (429, compatible("limit_burst_rate", "Request rate increased too quickly"), *THROTTLED),
+    (429, compatible("insufficient_quota", "You exceeded your current quota, please check your plan"), *THROTTLED),
+    *[(429, native(code), *ARREARS) for code in ("CommodityNotPurchased", "PrepaidBillOverdue", "PostpaidBillOverdue")],
+    *[
+        (500, native(code), *BROKEN)
+        for code in ("InternalError", "InternalError.Algo", "SystemError", "ModelServiceFailed")
+    ],
+    (500, native("RequestTimeOut"), *LATE),
+    (500, native("InternalError.Timeout"), *LATE),
+    (503, native("ModelServingError"), "overloaded", 502, 1, 1, None),
+    (500, native("ModelUnavailable"), "overloaded", 502, 1, 1, None),
+    (400, b'data: {"error":{"code":"Arrearage","message":"x"}}', *ARREARS),
+]
+
+# A number in `base_resp` with status 200, and the same number at the end of a message with any status.
+MINIMAX_CODES: list[tuple[tuple[int, ...], str, tuple[Any, ...]]] = [
+    ((1000, 1013, 1024, 1033), "unknown error", BROKEN),
+    ((1001,), "timeout", LATE),
+    ((1002, 1039, 1041), "rate limit", THROTTLED),
+    ((1004, 2049), "login fail", NO_KEY),
+    ((1008,), "insufficient balance", ARREARS),
+    ((1026,), "input new_sensitive", FILTERED),
+    ((1027,), "output new_sensitive", ("output_filtered", 400, 0, 0, None)),
+    ((1028, 1030, 2056), "usage limit exceeded", USED_UP),
+    ((1042,), "invisible characters", REFUSED),
+    ((2013,), "invalid params, invalid chat setting", REFUSED),
+    ((2013,), "invalid params, unknown model 'x'", STALE),
+    ((2013,), "invalid params, context window exceeds limit", TOO_LONG),
+    ((2044, 2061), "your current token plan not support model", CLOSED),
+]
+MINIMAX_ROWS = [
+    (status, body, *meaning)
+    for codes, message, meaning in MINIMAX_CODES
+    for code in codes
+    for status, body in (
+        (200, msgspec.json.encode({"base_resp": {"status_code": code, "status_msg": message}})),
+        *(
+            (status, msgspec.json.encode({"type": "error", "error": {"message": f"{message} ({code})", "type": "x"}}))
+            for status in (400, 429, 500)
+        ),
+    )
+]
+MINIMAX_ROWS += [
+    (502, b"<html>edge</html>", *BROKEN),
+    (500, b'{"error":"edge"}', *BROKEN),
+    (402, b'{"error":{"message":"no money","type":"insufficient_balance_error"}}', *ARREARS),
+]
+ROWS = [
+    (PROVIDERS[provider], *row)
+    for provider, rows in {
+        "deepseek": DEEPSEEK_ROWS,
+        "zhipu": ZHIPU_ROWS,
+        "moonshot": MOONSHOT_ROWS,
+        "dashscope": DASHSCOPE_ROWS,
+        "minimax": MINIMAX_ROWS,
+    }.items()
+    for row in rows
+]
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "kind", "told", "again", "same", "state"), ROWS)
@@ -125,9 +258,9 @@ def test_the_callers_error_is_of_the_right_class(status: int, body: bytes, error
 
 
 @given(
-    st.sampled_from([DEEPSEEK, ZHIPU, MINIMAX]),
+    st.sampled_from(list(PROVIDERS.values())),
     st.integers(200, 599),
-    st.binary(max_size=60) | st.sampled_from([body for _, body, *_ in DEEPSEEK_ROWS + ZHIPU_ROWS]),
+    st.binary(max_size=60) | st.sampled_from([body for _, _, body, *_ in ROWS]),
 )
 def test_no_answer_of_an_upstream_blames_the_callers_key_or_purse(provider: Any, status: int, body: bytes) -> None:
     error = failures.classify(provider, status, body, None).error()

@@ -402,7 +402,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
             stops=translate.local_stops(request, candidate) if request.stop is not None else (),
             legacy_functions=requests.uses_legacy_functions(request),
             quirks=candidate.quirks,
-            tool_names=translate.original_names(request, candidate) if request.tools is not None else reply.NO_NAMES,
+            tool_names=reply.NO_NAMES if type(request) is PlainChat else translate.original_names(request, candidate),
             usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max * (request.n or 1),
         )
     except GatewayError as error:
@@ -440,6 +440,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
     settings, loop = parts.settings, asyncio.get_running_loop()
     faults = Faults(parts.upstreams, way, way.account.key)
+    plain = type(request) is PlainChat
     translator = StreamTranslator(
         ChunkWriter(
             call.completion_id,
@@ -453,8 +454,8 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         stops=translate.local_stops(request, way.candidate),
         legacy_functions=requests.uses_legacy_functions(request),
         quirks=way.candidate.quirks,
-        tool_names=translate.original_names(request, way.candidate) if request.tools is not None else reply.NO_NAMES,
-        show_reasoning=type(request) is PlainChat or reasoning.shown(request),
+        tool_names=reply.NO_NAMES if plain else translate.original_names(request, way.candidate),
+        show_reasoning=plain or reasoning.shown(request),
         usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max * (request.n or 1),
     )
     first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s

@@ -119,6 +119,7 @@ _BY_STATUS_ALONE: dict[int, FailureKind] = {
     422: "bad_request",
     429: "rate_limited",
     503: "overloaded",
+    504: "timeout",
     529: "overloaded",
 }
 
