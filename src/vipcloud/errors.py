@@ -10,11 +10,15 @@
     ├── Forbidden                  403  forbidden
     ├── ModelNotFound              404  model_not_found
     ├── RouteNotFound              404  not_found
+    ├── GenerationNotFound         404  generation_not_found
     ├── MethodNotAllowed           405  method_not_allowed
     ├── RequestTimeout             408  request_timeout
+    ├── RequestInProgress          409  request_in_progress
+    ├── AlreadyAnswered            409  already_answered
     ├── RequestTooLarge            413  request_too_large
     ├── UnsupportedMediaType       415  unsupported_media_type
     ├── ExpectationFailed          417  expectation_failed
+    ├── IdempotencyKeyReused       422  idempotency_key_reused
     ├── RateLimited                429  rate_limited
     ├── HeadTooLarge               431  head_too_large
     ├── InternalError              500  internal_error
@@ -139,6 +143,43 @@ class MethodNotAllowed(GatewayError):
 
     def headers(self) -> list[tuple[str, str]]:
         return [*super().headers(), ("allow", self.allow)]
+
+
+class GenerationNotFound(GatewayError):
+    status, type, code = 404, "invalid_request_error", "generation_not_found"
+    meaning = "You have no request with this id, or it has not ended yet."
+
+
+class _KeyTaken(GatewayError):
+    """An `Idempotency-Key` that cannot be used. `request_id` is of the request that has it, `charge_usd` its charge."""
+
+    retryable = False  # SDKs would try a 409 again
+
+    def __init__(self, message: str, request_id: str, charge_usd: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.charge_usd = charge_usd
+
+    def headers(self) -> list[tuple[str, str]]:
+        charge = [] if self.charge_usd is None else [("x-vipcloud-original-charge-usd", self.charge_usd)]
+        return [*super().headers(), ("x-vipcloud-original-request-id", self.request_id), *charge]
+
+
+class RequestInProgress(_KeyTaken):
+    status, type, code = 409, "idempotency_error", "request_in_progress"
+    meaning = "A request with this Idempotency-Key and body is running; a header tells its id."
+
+
+class AlreadyAnswered(_KeyTaken):
+    status, type, code = 409, "idempotency_error", "already_answered"
+    meaning = (
+        "The request with this Idempotency-Key and body was answered, and charged once; headers tell id and charge."
+    )
+
+
+class IdempotencyKeyReused(_KeyTaken):
+    status, type, code = 422, "idempotency_error", "idempotency_key_reused"
+    meaning = "This Idempotency-Key came with another body before."
 
 
 class RequestTimeout(GatewayError):

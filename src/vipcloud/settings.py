@@ -308,6 +308,9 @@ class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     progress_interval_s: Annotated[
         float, Meta(gt=0, description="How often it is noted how far streams are: what is charged should we die.")
     ] = 0.25
+    check_interval_s: Annotated[
+        float, Meta(gt=0, description="How often the bookkeeper checks the books; each row is read once.")
+    ] = 60
     book_interval_s: Annotated[float, Meta(gt=0, description="How often the bookkeeper posts what is new.")] = 1.0
     worker: Annotated[
         str,
@@ -362,6 +365,16 @@ class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tries_max: Annotated[int, Meta(ge=1, description="Deliveries that are tried, less and less often.")] = 8
 
 
+class IdempotencySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is remembered of the `Idempotency-Key`s that came with requests: hashes only."""
+
+    retention_s: Annotated[float, Meta(gt=0, description="How long a key stays used.")] = 86_400
+    key_bytes_max: Annotated[int, Meta(ge=16, le=4096, description="Length of a key (400).")] = 255
+    keys_cached_max: Annotated[
+        int, Meta(ge=1, description="Keys in memory; more wait until the books have the oldest (503).")
+    ] = 100_000
+
+
 def _tiers() -> dict[str, TierSettings]:
     return {
         "payg": TierSettings(rpm=60, concurrency=10),
@@ -385,6 +398,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     console: ConsoleSettings = ConsoleSettings()
     mail: MailSettings = MailSettings()
     tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)

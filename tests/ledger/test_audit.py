@@ -90,9 +90,15 @@ def test_books_that_were_cut_off_or_exchanged_are_noticed(engine: Engine) -> Non
         ("UPDATE transfer SET credit = 'refunds' WHERE kind = 'charge'", "request r1: its usage row and its charge"),
         ("UPDATE usage SET account_id = 'a' WHERE request_id = 'r1'", "request r1: its usage row and its charge"),
         ("DELETE FROM usage WHERE request_id = 'r1'", "transfer 2: a charge without its usage row"),
-        ("UPDATE usage SET cost_nanousd = 7 WHERE request_id = 'r1'", "transfer 6: cost/zhipu/2-4 is 8"),
-        ("UPDATE usage SET provider = 'zhipu' WHERE request_id = 'r2'", "transfer 5: cost/deepseek/2-4 is 8"),
-        ("DELETE FROM transfer WHERE kind = 'variance'", "variance at deepseek: 0 posted, usage rows say 80"),
+        (
+            "UPDATE usage SET cost_nanousd = 7 WHERE request_id = 'r1'",
+            "transfer 6: cost/zhipu/2-4 differs from its usage rows by 1",
+        ),
+        (
+            "UPDATE usage SET provider = 'zhipu' WHERE request_id = 'r2'",
+            "transfer 5: cost/deepseek/2-4 differs from its usage rows by 8",
+        ),
+        ("DELETE FROM transfer WHERE kind = 'variance'", "variance at deepseek: 80 in usage rows, and no transfer"),
         ("INSERT INTO balance VALUES ('slush', 0, 0)", "slush: no account of the chart"),
         ("UPDATE usage_day SET requests = 2 WHERE day = 1", "account b, key key_1, deepseek-chat: usage by day"),
         ("DELETE FROM usage_day", "account a, key key_1, deepseek-chat: usage by day"),

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import bookkeeper, journal, store
+from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.ledger.journal import Journal, JournalError
 from vipcloud.ledger.records import Opened, Settled
 from vipcloud.storage import engine as storage
@@ -156,6 +157,7 @@ def test_a_file_of_several_groups_is_booked_in_one_round(office: Office) -> None
     assert len(office.booked()) == len(numbers)
 
 
+@pytest.mark.timeout(60)
 def test_a_last_record_cut_at_any_byte_is_not_booked_and_stops_nothing(office: Office) -> None:
     path = office.write(0)
     whole = path.read_bytes()
@@ -165,7 +167,8 @@ def test_a_last_record_cut_at_any_byte_is_not_booked_and_stops_nothing(office: O
         path.write_bytes(good + torn[:cut])  # what a process leaves that dies inside a write
         office.book()
         assert office.book() == 0
-        assert f"req_{number + 1}" not in office.booked()
+        with storage.reading(office.engine) as connection:
+            assert store.usage_of(connection, f"req_{number + 1}") is None
         path = office.write()  # the next process closes the file of the one before it
         assert bookkeeper.catch_up(office.engine, office.directory) == 0
         assert office.files() == [path]
@@ -342,7 +345,7 @@ def test_the_loop_books_what_is_left_when_it_is_stopped(office: Office) -> None:
     office.write(1)
     stop = threading.Event()
     stop.set()
-    bookkeeper.run(office.engine, office.directory, stop)
+    bookkeeper.run(Bookkeeper(office.engine, office.directory, ManualClock()), stop)
     assert office.booked() == ["req_1"]
 
 
@@ -360,7 +363,7 @@ def test_the_loop_outlives_a_store_that_is_away(office: Office, capsys: pytest.C
         raise OperationalError("BEGIN", {}, OSError("the disk is away"))
 
     event.listen(office.engine, "before_cursor_execute", fail)
-    bookkeeper.run(office.engine, office.directory, stop, interval_s=0.001)
+    bookkeeper.run(Bookkeeper(office.engine, office.directory, ManualClock()), stop, interval_s=0.001)
     event.remove(office.engine, "before_cursor_execute", fail)
     assert office.booked() == ["req_1"]
     assert "booking_failed" in capsys.readouterr().out
@@ -375,3 +378,44 @@ def test_a_charge_beyond_the_grant_is_booked_all_the_same(office: Office) -> Non
     office.book()
     with storage.reading(office.engine) as connection:
         assert store.balance(connection, "b") == -(10**15)
+
+
+def test_the_bookkeeper_says_how_it_stands(office: Office) -> None:
+    clock = ManualClock(NOW)
+    keeper = Bookkeeper(office.engine, office.directory, clock)
+    assert bookkeeper.status(office.directory) is None
+    office.write(1, 3)
+    keeper.round()
+    told = bookkeeper.status(office.directory)
+    assert told is not None
+    assert (told.booked_until, told.backlog_bytes, told.breaks, told.failing) == (NOW, 0, (), "")
+    assert (told.checked_at, told.checked_rows, told.overdrawn) == (NOW, 3, 1), "nobody was granted anything"
+    with storage.writing(office.engine) as connection:
+        connection.execute(text("UPDATE balance SET credits_nanousd = 1 WHERE ledger_account = 'revenue'"))
+    clock.advance(30)
+    keeper.round()
+    told = bookkeeper.status(office.directory)
+    assert told is not None
+    assert (told.booked_until, told.checked_at, told.breaks) == (NOW + 30, NOW, ())
+    clock.advance(30)
+    keeper.round()
+    told = bookkeeper.status(office.directory)
+    assert told is not None
+    assert told.breaks[0].startswith("revenue: the balance says")
+    assert bookkeeper.booked_until(office.directory) == NOW + 60
+
+
+def test_a_request_is_found_in_the_journal_before_it_is_booked(office: Office) -> None:
+    book = office.journal()
+    for number in range(200):
+        book.append(Opened(f"req_{number}", "a", "key_1", "deepseek-chat", 99, 1.0))
+        book.append_now(settled(number))
+    for number in (0, 1, 99, 199):
+        assert bookkeeper.unbooked(office.engine, office.directory, f"req_{number}") == settled(number)
+    assert bookkeeper.unbooked(office.engine, office.directory, "req_") is None
+    assert bookkeeper.unbooked(office.engine, office.directory, "req_200") is None
+    book.append_now(Opened("req_open", "a", "key_1", "deepseek-chat", 99, 1.0))
+    assert bookkeeper.unbooked(office.engine, office.directory, "req_open") is None
+    office.book()
+    assert bookkeeper.unbooked(office.engine, office.directory, "req_199") is None
+    book.close()

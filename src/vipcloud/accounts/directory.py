@@ -103,6 +103,11 @@ class Directory:
         self._polled_s = clock.monotonic_s()
 
     @property
+    def engine(self) -> Engine:
+        """The store that it reads."""
+        return self._engine
+
+    @property
     def lag_s(self) -> float:
         """Seconds since the change feed was last read to its end: the age a revocation may have here."""
         return self._clock.monotonic_s() - self._polled_s

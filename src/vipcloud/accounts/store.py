@@ -206,6 +206,11 @@ def key_by_hash(connection: Connection, key_hash: bytes) -> tuple[KeyRow, Accoun
     return KeyRow(*values[:width]), AccountRow(*values[width:])
 
 
+def key_by_id(connection: Connection, key_id: str) -> KeyRow | None:
+    """The key with this id; None if there is none."""
+    return next(iter(_keys(connection, select(_key).where(_key.c.id == key_id))), None)
+
+
 def latest_change(connection: Connection) -> int:
     """The number of the last line of the change feed; 0 before the first."""
     return connection.scalar(select(func.max(_change.c.seq))) or 0

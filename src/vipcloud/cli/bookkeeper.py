@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vipcloud.cli import children, context
 from vipcloud.ledger import bookkeeper as ledger_bookkeeper
+from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.telemetry import logs
 
 NICENESS = 10  # where both want the same core, the gateway gets about nine tenths of it
@@ -25,7 +26,14 @@ def bookkeeper(data: context.Data = None, config: context.Config = None) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     children.when_parent_ends(stop.set)
-    ledger_bookkeeper.run(engine, settings.journal_path, stop, settings.journal.book_interval_s)
+    keeper = Bookkeeper(
+        engine,
+        settings.journal_path,
+        context.clock,
+        check_interval_s=settings.journal.check_interval_s,
+        key_retention_s=settings.idempotency.retention_s,
+    )
+    ledger_bookkeeper.run(keeper, stop, settings.journal.book_interval_s)
 
 
 def _give_way() -> None:

@@ -9,6 +9,7 @@ from vipcloud.cli import (
     context,
     doctor,
     keys,
+    ledger,
     models,
     serve,
     sim,
@@ -37,6 +38,7 @@ app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(models.app, name="models", help="The catalogue: what is sold, at what price, from where.")
 app.add_typer(upstreams.app, name="upstreams", help="Our accounts at the providers: list them, test them.")
 app.add_typer(waitlist.app, name="waitlist", help="Who asks for a key: list, approve, reject.")
+app.add_typer(ledger.app, name="ledger", help="The books: verify, statements, export.")
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)

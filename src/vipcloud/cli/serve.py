@@ -33,6 +33,7 @@ from vipcloud.gateway.app import App
 from vipcloud.gateway.console import ConsoleRelay
 from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.housekeeping import Housekeeping
+from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
@@ -124,7 +125,7 @@ def gateway(
             file_bytes_max=settings.journal.file_bytes_max,
         )
         stack.callback(journal.close)
-        bookkeeper.catch_up(engine, settings.journal_path)
+        bookkeeper.catch_up(engine, settings.journal_path, journal.worker)
         client = Client(settings.client)
         stack.callback(client.close)
         upstreams = Upstreams(client, clock, settings)
@@ -147,6 +148,9 @@ def gateway(
             deadlines=deadlines,
             progress=progress,
             counter=counter,
+            idempotency=Idempotency(
+                engine, clock, settings.idempotency, lambda: bookkeeper.booked_until(settings.journal_path)
+            ),
         )
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None

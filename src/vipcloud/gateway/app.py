@@ -21,6 +21,7 @@ from vipcloud.http.server import Exchange
 TYPE_JSON = b"content-type: application/json\r\n"
 EXPOSED = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    "x-vipcloud-original-request-id, x-vipcloud-original-charge-usd, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-requests-day, x-ratelimit-remaining-requests-day, "
     "x-ratelimit-reset-requests-day, x-vipcloud-max-tokens"
 )

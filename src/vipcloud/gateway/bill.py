@@ -11,8 +11,10 @@ from msgspec import Raw, Struct
 
 from vipcloud.accounts.directory import Principal
 from vipcloud.dialects.openai import FinishReason, Usage
+from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Way
+from vipcloud.ledger import rules
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.limits.guard import Permit
@@ -44,13 +46,16 @@ class Bill(Struct, eq=False):
     attempts: int = 0
     first_token_s: float | None = None
     settled: bool = False
+    claim: Claim | None = None  # the request's Idempotency-Key
 
     def open(self) -> None:
         """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
 
-        A request that is answered whole charges nothing before it is settled, so it needs no note but for that test.
+        A request that is answered whole charges nothing before it is settled, so it needs no note but for that test,
+        and for its Idempotency-Key.
         """
-        if self.streamed or self.parts.journal.failing:
+        claim = self.claim
+        if self.streamed or claim is not None or self.parts.journal.failing:
             permit, principal = self.permit, self.principal
             self.parts.journal.append(
                 Opened(
@@ -62,6 +67,8 @@ class Bill(Struct, eq=False):
                     self.started_s,
                     self.streamed,
                     self.price.version,
+                    None if claim is None else claim.name[1],
+                    None if claim is None else claim.body_hash,
                 )
             )
 
@@ -110,6 +117,8 @@ class Bill(Struct, eq=False):
             cached = usage.prompt_tokens_details.cached_tokens
             reasoning = usage.completion_tokens_details.reasoning_tokens
         parts.guard.settle(permit, charge)
+        if self.claim is not None:
+            self.claim.settle(charge, answered=outcome == rules.COMPLETE)
         duration_ms = int((parts.clock.monotonic_s() - opened_s) * 1000)
         first_token_ms = self.first_token_ms
         if usage is not None and first_token_ms is None:

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from vipcloud.gateway.idempotency import Claim
 from vipcloud.http.deadlines import NEVER
 from vipcloud.http.server import Exchange
 
@@ -25,6 +26,7 @@ class Call(Struct, eq=False):
     streams: bool = False  # the answer is a stream of events
     deadline: float = NEVER
     ping_s: float = 0.0
+    claim: Claim | None = None  # the caller's Idempotency-Key, where one came
 
     @property
     def request_id(self) -> str:

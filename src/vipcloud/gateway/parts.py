@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
 from vipcloud.gateway.counting import TokenCounter
+from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.deadlines import Deadlines
@@ -55,6 +56,7 @@ class Parts:
     deadlines: Deadlines
     progress: ProgressNotes
     counter: TokenCounter
+    idempotency: Idempotency
     tiers: Tiers = field(init=False)
 
     def __post_init__(self) -> None:

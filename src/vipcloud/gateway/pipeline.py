@@ -26,6 +26,7 @@ from vipcloud.errors import (
 )
 from vipcloud.gateway.bill import Bill, Outcome
 from vipcloud.gateway.call import Call
+from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.relay import StreamRelay
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
@@ -61,6 +62,9 @@ async def chat(call: Call, parts: Parts) -> None:
     kind = headers.get(b"content-type")
     if kind != b"application/json":
         check_content_type(kind)
+    if headers.get(b"idempotency-key") and call.claim is None:
+        await chat_once(call, parts)
+        return
     token = bearer(headers)
     principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
     subject = parts.tiers.subject(principal)
@@ -79,7 +83,8 @@ async def chat(call: Call, parts: Parts) -> None:
     except GatewayError:
         await tell_standing(call, parts, subject)
         raise
-    bill = open_bill(parts, principal, model, price, permit, started_s, streamed=request.stream is True)
+    streamed = request.stream is True
+    bill = open_bill(parts, principal, model, price, permit, started_s, streamed=streamed, claim=call.claim)
     attempt = Attempt(call, parts, request, model, permit, bill, pool, form)
     try:
         await serve(attempt)
@@ -93,6 +98,18 @@ async def chat(call: Call, parts: Parts) -> None:
             if bill.attempts:
                 attempt.lose()
             bill.settle("restarted" if exchange.interrupted else "client_gone" if exchange.gone else "fault")
+
+
+async def chat_once(call: Call, parts: Parts) -> None:
+    """Serve a completion that came with an `Idempotency-Key`. Raises what `Idempotency.claim` does, and `chat`."""
+    principal = await parts.directory.authenticate(bearer(call.exchange.headers))
+    body = await call.exchange.body()
+    key = call.exchange.headers[b"idempotency-key"].strip()
+    call.claim = await parts.idempotency.claim(principal.account.id, key, body, call.completion_id)
+    try:
+        await chat(call, parts)
+    finally:
+        parts.idempotency.release(call.claim)
 
 
 def check_content_type(value: bytes | None) -> None:
@@ -168,10 +185,18 @@ async def admit(
 
 
 def open_bill(
-    parts: Parts, principal: Principal, model: Model, price: Price, permit: Permit, started_s: float, *, streamed: bool
+    parts: Parts,
+    principal: Principal,
+    model: Model,
+    price: Price,
+    permit: Permit,
+    started_s: float,
+    *,
+    streamed: bool,
+    claim: Claim | None,
 ) -> Bill:
     """The request's bill. Raises Unavailable while the journal cannot be written: nothing may be served unrecorded."""
-    bill = Bill(parts, principal, model, price, permit, streamed, started_s, parts.clock.monotonic_s())
+    bill = Bill(parts, principal, model, price, permit, streamed, started_s, parts.clock.monotonic_s(), claim=claim)
     try:
         bill.open()
     except JournalError as error:

@@ -6,13 +6,15 @@ import msgspec
 
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import ModelNotFound, NotImplementedYet
-from vipcloud.gateway import pipeline
+from vipcloud.gateway import account_routes, pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.parts import Parts
+from vipcloud.ledger import bookkeeper
 from vipcloud.providers import abilities
 
 CHANGES_LAG_MAX_S = 15.0
+BOOKS_LAG_MAX_S = 60.0
 NOT_SERVED = (  # of OpenAI's API: an honest 501 tells more than a 404
     "/completions",
     "/embeddings",
@@ -52,6 +54,8 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
         if parts.guard.degraded:
             body["degraded"] = [parts.guard.degraded]
+        if warnings := worries(parts):
+            body["warnings"] = warnings
         call.respond(503 if reasons else 200, msgspec.json.encode(body))
 
     return {
@@ -59,6 +63,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
         **{path: {"POST": not_served} for path in NOT_SERVED},
+        **account_routes.table(parts),
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
     }
@@ -68,6 +73,20 @@ def wants_page(call: Call) -> bool:
     """Whether a browser asks for `/models`, which is also the list's address for clients that leave out `/v1`."""
     exchange = call.exchange
     return not exchange.target.startswith(b"/v1") and b"text/html" in exchange.headers.get(b"accept", b"")
+
+
+def worries(parts: Parts) -> list[str]:
+    """What the operator should look into, though requests may go on: of the bookkeeper."""
+    told = bookkeeper.status(parts.settings.journal_path)
+    if told is None:
+        return []
+    found = []
+    behind_s = parts.clock.wall_s() - told.booked_until
+    if behind_s > BOOKS_LAG_MAX_S:
+        found.append(f"books: nothing was booked for {behind_s:.0f} s; {told.backlog_bytes} bytes were waiting")
+    if told.breaks:
+        found.append(f"books: {len(told.breaks)} breaks; `vipcloud ledger verify` lists them")
+    return found
 
 
 def unready(call: Call, parts: Parts) -> list[str]:

@@ -18,6 +18,7 @@ from vipcloud.ledger.rules import Sums
 from vipcloud.storage import schema
 
 SHOWN_MAX = 100  # of one kind of break
+ROWS_PER_FETCH = 1000
 
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _open = schema.open_request
@@ -155,27 +156,55 @@ def _unpaired(connection: Connection, since: int, top: int) -> list[str]:
     ]
 
 
+class _Posted:
+    """Transfers of one kind at one provider, each for a range of usage rows; rows are counted against them in order."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int, int, str]] = []  # first and last row, the transfer's number and cause
+        self.amounts: list[int] = []  # of which no row has been counted yet
+        self._at = 0
+
+    def count(self, number: int, amount: int) -> bool:
+        """Whether a transfer names this row."""
+        while self._at < len(self.ranges) and self.ranges[self._at][1] < number:
+            self._at += 1
+        if self._at == len(self.ranges) or number < self.ranges[self._at][0]:
+            return False
+        self.amounts[self._at] -= amount
+        return True
+
+
 def _spent(connection: Connection, since: int, top: int) -> list[str]:
     """Transfers of what calls cost that differ from the rows they name, and rows that none of them names."""
-    found = []
-    posted: dict[tuple[str, str], int] = {}
-    kinds = {rules.COST: _usage.c.cost_nanousd - _usage.c.variance_nanousd, rules.VARIANCE: _usage.c.variance_nanousd}
-    transfers = select(_transfer).where(_within(_transfer.c.id, since, top), _transfer.c.kind.in_(kinds))
-    for row in connection.execute(transfers).all():
-        provider, first, last = rules.covered(row.cause)
-        rows = [_usage.c.provider == provider, _usage.c.id.between(first, last)]
-        amount = connection.scalar(select(func.coalesce(func.sum(kinds[row.kind]), 0)).where(*rows))
-        if int(amount or 0) != row.amount_nanousd:
-            found.append(f"transfer {row.id}: {row.cause} is {row.amount_nanousd}, its usage rows say {amount}")
-        posted[row.kind, provider] = posted.get((row.kind, provider), 0) + row.amount_nanousd
-    for kind, amounts in kinds.items():
-        by_provider = (
-            select(_usage.c.provider, func.sum(amounts)).where(_within(_usage.c.id, since, top)).group_by("provider")
-        )
-        for provider, amount in connection.execute(by_provider):
-            if int(amount) != posted.get((kind, provider or ""), 0):
-                found.append(f"{kind} at {provider}: {posted.get((kind, provider), 0)} posted, usage rows say {amount}")
-    return found
+    posted: dict[tuple[str, str], _Posted] = {}
+    kinds = (rules.COST, rules.VARIANCE)
+    transfers = select(_transfer.c.id, _transfer.c.kind, _transfer.c.cause, _transfer.c.amount_nanousd)
+    named = transfers.where(_within(_transfer.c.id, since, top), _transfer.c.kind.in_(kinds)).order_by(_transfer.c.id)
+    for number, kind, cause, amount in connection.execute(named):
+        provider, first, last = rules.covered(cause)
+        known = posted.setdefault((kind, provider), _Posted())
+        known.ranges.append((first, last, number, cause))
+        known.amounts.append(amount)
+    unnamed: dict[tuple[str, str], int] = {}
+    costs = select(_usage.c.id, _usage.c.provider, _usage.c.cost_nanousd, _usage.c.variance_nanousd)
+    spent = costs.where(_within(_usage.c.id, since, top), _usage.c.cost_nanousd > 0).order_by(_usage.c.id)
+    for number, provider, cost, variance in connection.execute(spent.execution_options(yield_per=ROWS_PER_FETCH)):
+        for kind, amount in ((rules.COST, cost - variance), (rules.VARIANCE, variance)):
+            key = kind, provider or ""
+            if amount and not (key in posted and posted[key].count(number, amount)):
+                unnamed[key] = unnamed.get(key, 0) + amount
+    return [
+        *(
+            f"transfer {number}: {cause} differs from its usage rows by {left}"
+            for known in posted.values()
+            for (_, _, number, cause), left in zip(known.ranges, known.amounts, strict=True)
+            if left
+        ),
+        *(
+            f"{kind} at {provider}: {amount} in usage rows, and no transfer"
+            for (kind, provider), amount in unnamed.items()
+        ),
+    ][:SHOWN_MAX]
 
 
 def _above_hold(connection: Connection, since: int, top: int) -> list[str]:

@@ -11,21 +11,28 @@ calls, knows that the process before it is dead: it settles what that left open,
 import os
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from vipcloud.ledger import journal, rules, store
+from vipcloud.clock import Clock
+from vipcloud.ledger import audit, journal, repeats, rules, store
+from vipcloud.ledger.audit import Audit
 from vipcloud.ledger.journal import JournalError, JournalFile
 from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Record, Settled
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
 
 INTERVAL_S = 1.0
+CHECK_INTERVAL_S = 60.0
+KEY_RETENTION_S = 86_400.0
+STATUS_FILE = "bookkeeper.json"
 GROUP_BYTES = 1024 * 1024  # about 6,000 requests; the writer's place is held for some 30 ms
+UNBOOKED_BYTES_MAX = 4 * 1024 * 1024  # looked through for one request
+RECORD_HEAD_BYTES_MAX = 64  # of a frame, before its request's id
 _WHOLE_FRAME_BYTES_MAX = 8 + journal.RECORD_BYTES_MAX
 
 _log = structlog.get_logger(__name__)
@@ -49,13 +56,16 @@ def catch_up(engine: Engine, directory: Path, worker: str = journal.WORKER) -> i
     rows = book_once(engine, directory)
     live = max((file.number for file in journal.files(directory) if file.worker == worker), default=0)
     with storage.writing(engine) as connection:
+        open_requests = _open_requests(connection, worker)
         orphans = [
-            rules.orphaned(open_.opened, open_.reached)
-            for open_ in _open_requests(connection, worker).values()
-            if open_.number < live
+            rules.orphaned(open_.opened, open_.reached) for open_ in open_requests.values() if open_.number < live
         ]
         if orphans:
             _close(connection, [record.request_id for record in orphans])
+            keys: dict[repeats.Name, Opened | None] = {}
+            for record in orphans:
+                repeats.follow(open_requests[record.request_id].opened, record, keys)
+            repeats.store(connection, keys)
             orphans = _without_repeats(connection, orphans)
             store.post_usage(connection, orphans)
             charged = sum(record.charge_nanousd > 0 for record in orphans)
@@ -90,18 +100,142 @@ def book_once(engine: Engine, directory: Path) -> int:
     return rows
 
 
-def run(engine: Engine, directory: Path, stop: threading.Event, interval_s: float = INTERVAL_S) -> None:
-    """Book every `interval_s` until `stop` is set, and once more then. For a thread or a process of its own.
+class Status(msgspec.Struct, frozen=True):
+    """What the bookkeeper last said of itself, in `STATUS_FILE` beside the journal. Times are seconds since 1970.
 
-    The store or the disk may be away for a while: that is logged, and the journal keeps what is not booked.
+    `booked_until`: everything that was journaled before is in the books. `breaks` are what the last check of the books
+    found, in words; `checked_at` is None before the first. `failing` is why the last round failed; empty if it did not.
     """
+
+    at: float
+    booked_until: float
+    backlog_bytes: int
+    checked_at: float | None = None
+    checked_rows: int = 0
+    breaks: tuple[str, ...] = ()
+    overdrawn: int = 0  # customers below zero
+    failing: str = ""
+
+
+def status(directory: Path) -> Status | None:
+    """None where no bookkeeper has worked yet."""
+    try:
+        return msgspec.json.decode((directory / STATUS_FILE).read_bytes(), type=Status)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def booked_until(directory: Path) -> float:
+    """Everything that was journaled before (seconds since 1970) is in the books; 0 if nobody said so yet."""
+    told = status(directory)
+    return 0.0 if told is None else told.booked_until
+
+
+class Bookkeeper:
+    """Books, checks the books now and then, and says how it stands. One per journal folder."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Path,
+        clock: Clock,
+        *,
+        check_interval_s: float = CHECK_INTERVAL_S,
+        key_retention_s: float = KEY_RETENTION_S,
+    ) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._clock = clock
+        self._check_interval_s = check_interval_s
+        self._key_retention_s = key_retention_s
+        self._audit = Audit()
+        self._status = status(directory) or Status(0.0, 0.0, 0)
+        self._check_due_s = clock.monotonic_s()
+
+    def round(self) -> None:
+        """Book what is new. The store or the disk may be away: that is logged, and the journal keeps what is left."""
+        began = self._clock.wall_s()
+        changed: dict[str, Any] = {"failing": ""}
+        try:
+            book_once(self._engine, self._directory)
+            changed |= {"booked_until": began, "backlog_bytes": backlog_bytes(self._engine, self._directory)}
+            if self._clock.monotonic_s() >= self._check_due_s:
+                self._check_due_s = self._clock.monotonic_s() + self._check_interval_s
+                changed |= self._check()
+        except (SQLAlchemyError, JournalError, OSError) as error:
+            _log.exception("booking_failed", journal=str(self._directory))
+            changed["failing"] = f"{type(error).__name__}: {error}"[:500]
+        self._status = msgspec.structs.replace(self._status, at=self._clock.wall_s(), **changed)
+        self._say()
+
+    def _check(self) -> dict[str, Any]:
+        now = self._clock.wall_s()
+        with storage.reading(self._engine) as connection:
+            breaks = self._audit.check(connection)
+            below = len(audit.overdrawn(connection))
+        if breaks:
+            _log.error("books_wrong", breaks=breaks[:5], count=len(breaks))
+        with storage.writing(self._engine) as connection:
+            repeats.forget(connection, now - self._key_retention_s)
+        return {"checked_at": now, "checked_rows": self._audit.rows, "breaks": tuple(breaks), "overdrawn": below}
+
+    def _say(self) -> None:
+        if not self._directory.is_dir():
+            return
+        path = self._directory / STATUS_FILE
+        fresh = path.with_suffix(".new")
+        try:
+            fresh.write_bytes(msgspec.json.encode(self._status))
+            fresh.chmod(0o600)
+            fresh.replace(path)
+        except OSError as error:
+            _log.warning("status_not_written", error=str(error))
+
+
+def run(keeper: Bookkeeper, stop: threading.Event, interval_s: float = INTERVAL_S) -> None:
+    """A round every `interval_s` until `stop` is set, and one more then. For a thread or a process of its own."""
     stopping = False
     while not stopping:
         stopping = stop.wait(interval_s)
-        try:
-            book_once(engine, directory)
-        except (SQLAlchemyError, JournalError, OSError):
-            _log.exception("booking_failed", journal=str(directory))
+        keeper.round()
+
+
+def unbooked(engine: Engine, directory: Path, request_id: str) -> Settled | None:
+    """How a request ended whose record is not in the books yet. Looks at the last `UNBOOKED_BYTES_MAX` of each file.
+
+    Raises JournalError.
+    """
+    if not directory.is_dir():
+        return None
+    with storage.reading(engine) as connection:
+        positions = _positions(connection)
+    wanted = request_id.encode()
+    try:
+        for file in journal.files(directory):
+            start = positions.get(file.path.name, _Position()).offset
+            data, _ = _read(file.path, max(start, file.path.stat().st_size - UNBOOKED_BYTES_MAX), UNBOOKED_BYTES_MAX)
+            at = data.find(wanted)
+            while at >= 0:
+                for record in _records_around(data, at):
+                    if type(record) is Settled and record.request_id == request_id:
+                        return record
+                at = data.find(wanted, at + 1)
+    except FileNotFoundError:
+        return None  # it is booked by now
+    except OSError as error:
+        raise JournalError(f"The journal in {directory} cannot be read: {error.strerror}.") from error
+    return None
+
+
+def _records_around(data: bytes, at: int) -> list[Record]:
+    """The record that the byte at `at` is in, if its frame is whole."""
+    start = max(0, at - RECORD_HEAD_BYTES_MAX)
+    while (found := journal.next_frame(data[: at + journal.RECORD_BYTES_MAX], start)) is not None and found < at:
+        length = journal.frame_bytes(data, found)
+        if found + length > at:
+            return journal.parse(data[found : found + length]).records
+        start = found + 1
+    return []
 
 
 def backlog_bytes(engine: Engine, directory: Path) -> int:
@@ -172,11 +306,14 @@ def _follow(connection: Connection, file: JournalFile, records: list[Record]) ->
     before = _open_requests(connection, file.worker)
     now = dict(before)
     aborted = []
+    keys: dict[repeats.Name, Opened | None] = {}
     for record in records:
         if type(record) is Settled:
-            now.pop(record.request_id, None)
+            if (open_ := now.pop(record.request_id, None)) is not None:
+                repeats.follow(open_.opened, record, keys)
         elif type(record) is Opened:
             now[record.request_id] = _Open(file.number, record)
+            repeats.follow(record, None, keys)
         elif type(record) is Progress:
             for reached in record.reached:
                 if (open_ := now.get(reached.request_id)) is not None:
@@ -198,6 +335,8 @@ def _follow(connection: Connection, file: JournalFile, records: list[Record]) ->
     if rows:
         connection.execute(insert(_open), rows)
     store.post_aborted(connection, aborted)
+    if keys:
+        repeats.store(connection, keys)
 
 
 def _next_group(file: JournalFile, position: _Position) -> list[Record]:

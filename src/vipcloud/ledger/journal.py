@@ -98,6 +98,11 @@ def next_frame(data: bytes, start: int) -> int | None:
     return None
 
 
+def frame_bytes(data: bytes, at: int) -> int:
+    """How long the frame that begins at `at` is."""
+    return 8 + int(_HEADER.unpack_from(data, at)[0])
+
+
 class JournalFile(NamedTuple):
     """One file of the journal, as its name tells."""
 
@@ -162,6 +167,11 @@ class Journal:
         except OSError as error:
             os.close(self._lock)
             raise JournalError(f"The journal folder {directory} cannot be written: {error.strerror}.") from error
+
+    @property
+    def worker(self) -> str:
+        """What its files are named after."""
+        return self._worker
 
     @property
     def failing(self) -> bool:

@@ -17,6 +17,8 @@ class Opened(msgspec.Struct, array_like=True, tag="opened", frozen=True, gc=Fals
     opened_at: float
     streamed: bool = True
     price_version: str = ""
+    key_hash: bytes | None = None  # SHA-256 of an Idempotency-Key, and of the body that came with it
+    body_hash: bytes | None = None
 
 
 class Reached(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -37,6 +37,7 @@ FAMILIES = (CUSTOMER_PREFIX, PROMO_PREFIX, UPSTREAM_PREFIX, COST_PREFIX)
 
 CHARGE = "charge"
 COST = "cost"
+COMPLETE = "complete"  # the outcome of a request that was answered whole
 CRASHED = "crashed"  # the outcome of a request whose process died
 
 
@@ -152,6 +153,11 @@ def orphaned(opened: Opened, reached: Reached | None) -> Settled:
         held_nanousd=held,
         price_version=opened.price_version,
     )
+
+
+def frees_key(settled: Settled) -> bool:
+    """Whether its Idempotency-Key may be used again: it ended without an answer, and nothing was charged."""
+    return settled.charge_nanousd == 0 and settled.outcome != COMPLETE
 
 
 def moved(transfers: Iterable[Transfer]) -> dict[str, Sums]:

@@ -5,10 +5,10 @@ to read; `usage_day` is that of `usage`. `audit` compares them.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, select, text
+from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import audit, rules
@@ -138,12 +138,7 @@ def booked_requests(connection: Connection, request_ids: list[str]) -> set[str]:
 
 def sums(connection: Connection, account_id: str) -> Sums:
     """A customer's account: credits are what was granted, debits what was charged, so far as booked."""
-    row = connection.execute(
-        select(_balance.c.debits_nanousd, _balance.c.credits_nanousd).where(
-            _balance.c.ledger_account == rules.customer(account_id)
-        )
-    ).one_or_none()
-    return Sums(*row) if row else Sums()
+    return sums_of(connection, rules.customer(account_id))
 
 
 def balance(connection: Connection, account_id: str) -> NanoUSD:
@@ -163,6 +158,53 @@ def usage_of(connection: Connection, request_id: str) -> Settled | None:
     """How a request ended; None if it is unknown, or not booked yet."""
     row = connection.execute(select(_usage).where(_usage.c.request_id == request_id)).one_or_none()
     return _settled(row) if row else None
+
+
+def sums_of(connection: Connection, ledger_account: str) -> Sums:
+    """Of any account of the chart."""
+    row = connection.execute(
+        select(_balance.c.debits_nanousd, _balance.c.credits_nanousd).where(_balance.c.ledger_account == ledger_account)
+    ).one_or_none()
+    return Sums(*row) if row else Sums()
+
+
+def charges_by_day(connection: Connection, key_id: str) -> dict[int, int]:
+    """What requests with this key were charged, so far as booked: UTC day since 1970 → nano-dollars."""
+    rows = select(_day.c.day, func.sum(_day.c.charge_nanousd)).where(_day.c.key_id == key_id).group_by(_day.c.day)
+    return {day: int(charge) for day, charge in connection.execute(rows)}
+
+
+class Line(NamedTuple):
+    """A transfer as one of its accounts sees it: above 0 where it entered. `reference` is the request, or the cause."""
+
+    id: int
+    created_at: float
+    kind: str
+    reference: str
+    other: str
+    amount_nanousd: NanoUSD
+    balance_nanousd: NanoUSD
+
+
+def statement(connection: Connection, ledger_account: str, lines_max: int) -> list[Line]:
+    """The newest transfers of an account, oldest first, with the balance after each."""
+    charge = _transfer.c
+    query = (
+        select(_transfer, _usage.c.request_id)
+        .select_from(_transfer.join(_usage, (_usage.c.id == charge.id) & (charge.kind == rules.CHARGE), isouter=True))
+        .where(or_(charge.debit == ledger_account, charge.credit == ledger_account))
+        .order_by(charge.id.desc())
+        .limit(lines_max)
+    )
+    left = sums_of(connection, ledger_account).balance_nanousd
+    lines = []
+    for row in connection.execute(query):
+        entered = row.credit == ledger_account
+        amount = row.amount_nanousd if entered else -row.amount_nanousd
+        reference, other = row.request_id or row.cause or "", row.debit if entered else row.credit
+        lines.append(Line(row.id, row.created_at, row.kind, reference, other, NanoUSD(amount), left))
+        left = NanoUSD(left - amount)
+    return lines[::-1]
 
 
 def differences(connection: Connection) -> list[str]:

@@ -225,6 +225,17 @@ mail = Table(
     sqlite_autoincrement=True,
 )
 
+# Keys of requests that were answered, charged, or run. Hashes: neither a key nor a body can be had from them.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("key_hash", LargeBinary(32), primary_key=True),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+)
+
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.
 change = Table(
     "change",
