@@ -193,19 +193,21 @@ class Version(Struct, frozen=True, kw_only=True):
 class PriceBook:
     """A price over time: its versions in the order in which they take effect, the first one since ever."""
 
-    __slots__ = ("_current", "_since_s", "_until_s", "versions")
+    __slots__ = ("_in_force", "versions")
 
     def __init__(self, versions: tuple[Version, ...]) -> None:
         assert versions, "a book has a price"
         assert versions[0].effective_s == -inf, "there is a price for every moment"
         self.versions = versions
-        self._turn(0.0)
+        self._in_force = self._search(0.0)
 
     def at(self, wall_s: float) -> Price:
         """The price in force at a moment."""
-        if self._since_s <= wall_s < self._until_s:
-            return self._current
-        return self._turn(wall_s)
+        since_s, until_s, price = self._in_force  # one value, so that threads see all of it or nothing
+        if since_s <= wall_s < until_s:
+            return price
+        self._in_force = found = self._search(wall_s)
+        return found[2]
 
     @property
     def prices(self) -> tuple[Price, ...]:
@@ -220,12 +222,12 @@ class PriceBook:
         """What takes effect after a moment, in order."""
         return tuple(version for version in self.versions if version.effective_s > wall_s)
 
-    def _turn(self, wall_s: float) -> Price:
+    def _search(self, wall_s: float) -> tuple[float, float, Price]:
+        """The price in force at a moment, and the time around it for which that holds at least."""
         version = self.version(wall_s)
-        self._current, until_s = version.at(wall_s)
-        self._since_s = wall_s if version.hours else version.effective_s
-        self._until_s = min([until_s, *(later.effective_s for later in self.upcoming(wall_s))])
-        return self._current
+        price, until_s = version.at(wall_s)
+        since_s = wall_s if version.hours else version.effective_s
+        return since_s, min([until_s, *(later.effective_s for later in self.upcoming(wall_s))]), price
 
 
 def _local_year_begin(local_s: float) -> int:
