@@ -35,8 +35,8 @@ class _UsageOption(Struct):
     include_usage: bool = True
 
 
-class _Body(Struct, omit_defaults=True):
-    """What goes upstream, before a candidate's tail. None is "left out"."""
+class _Plain(Struct, omit_defaults=True):
+    """What goes upstream of a `PlainChat`, before a candidate's tail. None is "left out"."""
 
     model: str
     messages: list[Message]
@@ -47,6 +47,14 @@ class _Body(Struct, omit_defaults=True):
     do_sample: bool | None = None
     stream: bool | None = None
     stream_options: _UsageOption | None = None
+    user_id: str | None = None
+    safety_identifier: str | None = None
+    request_id: str | None = None
+
+
+class _Body(_Plain, omit_defaults=True):
+    """The same of any other request: apart, because each field that may be there takes time to be left out."""
+
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -61,9 +69,6 @@ class _Body(Struct, omit_defaults=True):
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     thinking_budget: int | None = None
-    user_id: str | None = None
-    safety_identifier: str | None = None
-    request_id: str | None = None
 
 
 _USAGE_OPTION = _UsageOption()
@@ -100,12 +105,8 @@ def encode_suited(
     if ceiling > limit:
         ceiling = limit
     try:
-        body = _Body(
-            candidate.upstream_model,
-            request.messages,
-            ceiling,
-            request.temperature,
-            request.top_p,
+        body = (_Plain if plain else _Body)(
+            candidate.upstream_model, request.messages, ceiling, request.temperature, request.top_p
         )
         if not candidate.sampling_stands:
             _set_sampling(body, request, quirks)
@@ -123,7 +124,7 @@ def encode_suited(
         if quirks.request_id:
             body.request_id = attempt_id
         tail = candidate.body_tail
-        if not plain:
+        if type(body) is _Body:
             tail = _set_rare(body, request, candidate, ceiling)
         elif not candidate.messages_stand:
             body.messages = messages.rewritten(request, candidate, _NO_NAMES, "")
@@ -174,7 +175,7 @@ def _set_tools(body: _Body, request: ChatRequest, quirks: Quirks, names: Mapping
         body.parallel_tool_calls = offered.parallel_tool_calls
 
 
-def _set_sampling(body: _Body, request: ChatRequest, quirks: Quirks) -> None:
+def _set_sampling(body: _Plain, request: ChatRequest, quirks: Quirks) -> None:
     """The ceiling, `temperature` and `top_p`."""
     if quirks.ceiling_field != "max_tokens":
         body.max_completion_tokens, body.max_tokens = body.max_tokens, None
