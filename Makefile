@@ -8,7 +8,7 @@ NODE := tests/clients/node
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: run test check bench bench-peers docs help
+.PHONY: run test check bench bench-peers prove docs help
 
 run: $(READY)/run ## Start the gateway, with simulated upstreams where no provider key is set (ARGS="--port 9000")
 	@$(BIN)/vipcloud serve $(ARGS)
@@ -22,6 +22,7 @@ check: $(READY)/dev ## Format, lint, types, and the rules of the house, in secon
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy bench
+	$(BIN)/mypy proofs
 	$(BIN)/python -m pytest tests/house
 
 bench: $(READY)/dev ## What a request costs beside nginx, in about 3 minutes (ARGS="--rounds 1")
@@ -31,6 +32,11 @@ bench: $(READY)/dev ## What a request costs beside nginx, in about 3 minutes (AR
 bench-peers: $(READY)/dev ## The same work through LiteLLM's proxy and Portkey's gateway, installed on the spot
 	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux node=nodejs npm=npm
 	@$(BIN)/python bench/peers.py $(ARGS)
+
+prove: $(READY)/dev ## Kills, cancellations, failing disks: that every cent is right, in about 10 minutes (docs/trust.md)
+	$(BIN)/python proofs/simulation.py
+	$(BIN)/python proofs/disk.py
+	$(BIN)/python proofs/kills.py
 
 docs: $(READY)/run ## Write docs/reference anew from the code
 	$(BIN)/python -m vipcloud.cli.reference

@@ -305,6 +305,14 @@ class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     file_bytes_max: Annotated[
         int, Meta(ge=65536, description="A journal file is closed and a new one begun at this size.")
     ] = 64 * 1024 * 1024
+    sync: Annotated[
+        str,
+        Meta(
+            pattern="^(interval|none)$",
+            description="`interval`: what is journaled is put on the disk every `sync_interval_s`, against power cuts.",
+        ),
+    ] = "interval"
+    sync_interval_s: Annotated[float, Meta(gt=0, description="How much a power cut may cost, at most.")] = 1.0
     progress_interval_s: Annotated[
         float, Meta(gt=0, description="How often it is noted how far streams are: what is charged should we die.")
     ] = 0.25

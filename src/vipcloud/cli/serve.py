@@ -42,7 +42,7 @@ from vipcloud.http.deadlines import Deadlines
 from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
-from vipcloud.ledger.journal import Journal
+from vipcloud.ledger.journal import Journal, Syncer
 from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.money import parse_usd
@@ -99,6 +99,7 @@ class Gateway:
     parts: Parts
     server: HTTPServer
     housekeeping: Housekeeping
+    syncer: Syncer
 
 
 @contextlib.contextmanager
@@ -123,6 +124,7 @@ def gateway(
             clock,
             worker=worker_name(settings),
             file_bytes_max=settings.journal.file_bytes_max,
+            synced=settings.journal.sync == "interval",
         )
         stack.callback(journal.close)
         bookkeeper.catch_up(engine, settings.journal_path, journal.worker)
@@ -132,6 +134,7 @@ def gateway(
         upstreams.adopt(catalog)
         deadlines = Deadlines()
         stack.callback(deadlines.close)
+        syncer = Syncer(journal, settings.journal_path, settings.journal.sync_interval_s)
         progress = ProgressNotes(journal, settings.journal.progress_interval_s)
         stack.callback(progress.close)
         counter = TokenCounter(settings.gateway.count_timeout_s)
@@ -156,7 +159,7 @@ def gateway(
         pages = relay.serve if relay is not None else None
         app = App(routes.table(parts, pages), parts.clock, pages)
         server = HTTPServer(app.handle, settings.server, app.render_error)
-        yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload))
+        yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload), syncer)
 
 
 def make_guard(settings: Settings, clock: Clock, directory: Directory) -> Guard:
@@ -217,6 +220,8 @@ async def run(
             await guard.ready()
             greet(settings, origin, engine, simulated=simulated)
             watchers.append(tasks.create_task(built.housekeeping.run()))
+            if settings.journal.sync == "interval":
+                watchers.append(tasks.create_task(built.syncer.run()))
             relax_collector()
             await stop.wait()
             await built.server.close(settings.server.drain_timeout_s)

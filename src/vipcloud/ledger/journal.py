@@ -6,23 +6,26 @@
     frame  = length u32 LE | CRC-32 of payload u32 LE | payload (a record as a msgpack array; 1 to 65535 bytes)
 
 A frame reaches the file by `write(2)` before the call that promised it returns, so it survives the death of the
-process; a power cut may cost what the kernel had not yet put on the disk. A file that was cut ends in a torn frame: no
-valid frame begins after it. A bad frame with a valid one after it is damage, and is told apart by looking for one.
+process; a power cut may cost what the kernel had not yet put on the disk, which a `Syncer` bounds to a moment. A file
+that was cut ends in a torn frame: no valid frame begins after it. A bad frame with a valid one after it is damage, and
+is told apart by looking for one.
 
 A new process never appends to an old file: its number is above every number that was used before. No prompt and no
 completion text is in any record.
 """
 
+import asyncio
 import fcntl
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct as Layout
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 import msgspec
+import structlog
 
 from vipcloud.clock import Clock
 from vipcloud.ledger.records import Record
@@ -38,6 +41,7 @@ class JournalError(Exception):
     """The journal cannot be written or read. While writing fails no new request may be admitted."""
 
 
+_log = structlog.get_logger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 _pack = _HEADER.pack
@@ -124,6 +128,16 @@ def files(directory: Path) -> list[JournalFile]:
     ]
 
 
+class Files(Protocol):
+    """The system calls that a journal makes: `os`, or in proofs a disk that fails."""
+
+    def open(self, path: Path, flags: int, mode: int = ..., /) -> int: ...
+    def write(self, file: int, data: bytes, /) -> int: ...
+    def ftruncate(self, file: int, length: int, /) -> None: ...
+    def fdatasync(self, file: int, /) -> None: ...
+    def close(self, file: int, /) -> None: ...
+
+
 class Journal:
     """One worker's end of the journal. Raises JournalError if the folder cannot be written or another process has it.
 
@@ -140,6 +154,8 @@ class Journal:
         *,
         worker: str = WORKER,
         file_bytes_max: int = FILE_BYTES_MAX,
+        files: Files = os,
+        synced: bool = False,
     ) -> None:
         assert _NAME.fullmatch(f"{worker}-{0:012d}.journal"), "a worker's name is small letters and digits"
         self._directory = directory
@@ -150,6 +166,13 @@ class Journal:
         self._pending: list[bytes] = []
         self._scheduled = False
         self._failure: OSError | None = None
+        self._files = files
+        self._write = files.write
+        self._spoiled = False  # the live file has a bad end, and is only to be left
+        self._synced = synced  # a `Syncer` follows
+        self._unsynced: list[int] = []  # full files that it has yet to see to
+        self._synced_size = 0  # of the live file, as far as it is on the disk
+        self._sync_failure: OSError | None = None
         self._file = -1
         self._number = 0
         self._size = 0
@@ -175,13 +198,15 @@ class Journal:
 
     @property
     def failing(self) -> bool:
-        """Whether the last write failed. The next append tries again."""
-        return self._failure is not None
+        """Whether the last write, or putting it on the disk, failed. It is tried again."""
+        return self._failure is not None or self._sync_failure is not None
 
     def append(self, record: Record) -> None:
         """Write `record` soon. Raises JournalError, and does not take it, while writing fails: admit no request."""
         if self._failure is not None:
             self._write_pending()
+        if self._sync_failure is not None:
+            raise JournalError(f"The journal cannot be put on the disk: {self._sync_failure.strerror}.")
         self._pending.append(frame(record))
         if not self._scheduled:
             self._scheduled = True
@@ -200,7 +225,7 @@ class Journal:
         size = self._size
         if not self._pending and size < self._file_bytes_max:
             try:
-                written = os.write(self._file, data)
+                written = self._write(self._file, data)
             except OSError:
                 written = -1
             if written == 8 + length:
@@ -215,8 +240,30 @@ class Journal:
         try:
             self._write_pending()
         finally:
-            os.close(self._file)
+            for file in (*self._unsynced, self._file):
+                self._files.close(file)
             os.close(self._lock)
+
+    def take_unsynced(self) -> list[int]:
+        """Copies of the files that hold what may not be on the disk yet; whoever takes them closes them.
+
+        After a failure that is a new file: what the kernel could not write it may have given up.
+        """
+        if self._sync_failure is not None:
+            try:
+                self._rotate()
+            except OSError as error:
+                self._sync_failure = error
+                return []
+        taken, self._unsynced = self._unsynced, []
+        if self._size != self._synced_size:
+            self._synced_size = self._size
+            taken.append(os.dup(self._file))
+        return taken
+
+    def note_sync(self, failure: OSError | None) -> None:
+        """How putting the taken files on the disk went. While it fails no request may be admitted."""
+        self._sync_failure = failure
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -233,7 +280,7 @@ class Journal:
         try:
             if self._size >= self._file_bytes_max:
                 self._rotate()
-            written = os.write(self._file, data)
+            written = self._write(self._file, data)
             if written != len(data):
                 self._write_rest(data[written:])
         except OSError as error:
@@ -247,14 +294,17 @@ class Journal:
     def _write_rest(self, data: bytes) -> None:
         """A full disk may take part of a write; the next attempt tells why."""
         while data:
-            data = data[os.write(self._file, data) :]
+            data = data[self._write(self._file, data) :]
 
     def _repair(self) -> None:
         """Cut off what a failed write left, so that the frames after it can be read; or else begin a new file."""
+        if self._spoiled:
+            return
         try:
-            os.ftruncate(self._file, self._size)
+            self._files.ftruncate(self._file, self._size)
         except OSError:
-            self._size = self._file_bytes_max
+            self._spoiled = True
+            self._size = max(self._size, self._file_bytes_max)  # the next write looks for another file
 
     def _rotate(self) -> None:
         """Begin a new file. Its number is at least the hour in seconds: unique even in a folder that was emptied,
@@ -262,7 +312,55 @@ class Journal:
         own = [file.number for file in files(self._directory) if file.worker == self._worker]
         number = max([int(self._clock.wall_s()), self._number + 1, *(number + 1 for number in own)])
         path = self._directory / f"{self._worker}-{number:012d}.journal"
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        opened = self._files.open(path, flags, 0o600)
         if self._file >= 0:
-            os.close(self._file)
-        self._file, self._number, self._size = opened, number, 0
+            if self._synced:
+                self._unsynced.append(self._file)
+            else:
+                self._files.close(self._file)
+        self._file, self._number, self._size, self._synced_size = opened, number, 0, -1
+        self._spoiled = False
+
+
+class Syncer:
+    """Puts on the disk what a journal has written, every `interval_s`, in a thread: `fdatasync` in groups.
+
+    The event loop never waits for it. A power cut costs what was settled since the last one.
+    """
+
+    def __init__(self, journal: Journal, directory: Path, interval_s: float, files: Files = os) -> None:
+        self._journal = journal
+        self._directory = directory
+        self._interval_s = interval_s
+        self._files = files
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.sync()
+
+    async def sync(self) -> None:
+        taken = self._journal.take_unsynced()
+        if not taken:
+            return
+        try:
+            await asyncio.to_thread(self._put, taken)
+        except OSError as error:
+            _log.error("journal_not_on_disk", error=error.strerror)
+            self._journal.note_sync(error)
+        else:
+            self._journal.note_sync(None)
+
+    def _put(self, taken: list[int]) -> None:
+        try:
+            for file in taken:
+                self._files.fdatasync(file)
+            folder = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)  # a new file's name is the folder's
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        finally:
+            for file in taken:
+                os.close(file)
