@@ -49,6 +49,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")] = 8080
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks (CIDR) whose CF-Connecting-IP or X-Forwarded-For tells the client's address."),
+    ] = ()
     backlog: Annotated[int, Meta(ge=1, description="Connections the kernel holds before we accept them.")] = 4096
     connections_max: Annotated[int, Meta(ge=1, description="Open client connections; more are closed at once.")] = 18000
     head_bytes_max: Annotated[int, Meta(ge=1024, description="Request line and headers (431).")] = 65536
@@ -243,6 +247,24 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return bool(self.keys) or any(account.keys for account in self.accounts)
 
 
+class DemoSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The demo on the home page, `POST /demo/chat/completions`: no key, one free model, and limits of its own.
+
+    An address is an IPv4 address, or a /64 of IPv6.
+    """
+
+    enabled: Annotated[bool, Meta(description="Whether it is served; if not, it is a 404.")] = False
+    model: Annotated[str, Meta(min_length=1, description="What answers, whatever was asked for; must be free.")] = (
+        "glm-4-flash"
+    )
+    address_rpm: Annotated[int, Meta(ge=0, description="Requests in any 60 s of one address; 0: no limit.")] = 5
+    address_rpd: Annotated[int, Meta(ge=0, description="Requests per UTC day of one address; 0: no limit.")] = 100
+    address_concurrency_max: Annotated[int, Meta(ge=0, description="At the same time of one address; 0: no limit.")] = 1
+    rpd: Annotated[int, Meta(ge=0, description="Requests per UTC day in all; 0: no limit.")] = 2000
+    output_tokens_max: Annotated[int, Meta(ge=16, description="Longest answer.")] = 1024
+    body_bytes_max: Annotated[int, Meta(ge=256, description="Longest request (413).")] = 16384
+
+
 class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an account of this tier may do; 0 means no limit. An account's own numbers go first."""
 
@@ -403,6 +425,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     breaker: BreakerSettings = BreakerSettings()
     routing: RoutingSettings = RoutingSettings()
     guard: GuardSettings = GuardSettings()
+    demo: DemoSettings = DemoSettings()
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
     journal: JournalSettings = JournalSettings()

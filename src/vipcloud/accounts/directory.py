@@ -10,12 +10,13 @@ the row may be from before a revocation, and is read again.
 
 import asyncio
 from collections import OrderedDict
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vipcloud.accounts import rules, store
@@ -24,8 +25,8 @@ from vipcloud.clock import Clock
 from vipcloud.errors import Forbidden, Unauthenticated, Unavailable
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.rules import Sums
-from vipcloud.limits.guard import Booked, Purse, Subject
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Purse, Subject
+from vipcloud.limits.rules import DAY_S, Caps, Limits, month
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -59,15 +60,37 @@ class Account(msgspec.Struct, eq=False, weakref=True, kw_only=True):
     version: int = 0  # rises with every change
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What a key may do, if not all that its account may. `purse` has its caps. Empty or None: no bound."""
+
+    limits: Limits = Limits()
+    purse: "KeyPurse | None" = None
+    expires_at: float | None = None
+    models: frozenset[str] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+class KeyPurse(msgspec.Struct, eq=False):
+    """A key's own spending, as `limits.guard.Purse`."""
+
+    id: str
+    charged_nanousd: int
+    caps: Caps
+    spent: dict[int, int]
+    granted_nanousd: int = NO_CREDIT_LIMIT
+
+
 class Principal(msgspec.Struct, eq=False):
     """Who calls: a key that may be used. `seq` (of the change feed, when read) and `recently_used` are the cache's.
 
-    `subject` is whatever was made of the account when it had `subject_version`.
+    `terms` is None for a key that may do all that its account may. `subject` was made of both when the account had
+    `subject_version`.
     """
 
-    key_id: str
+    key_id: str | None
     account: Account
     seq: int
+    terms: "Terms | None" = None
     recently_used: bool = True
     subject: Subject | None = None
     subject_version: int = 0
@@ -80,6 +103,8 @@ class _Loaded(NamedTuple):
     key: KeyRow | None
     account: AccountRow | None
     sums: Sums
+    spent: dict[int, int]
+    key_spending: Booked | None
 
 
 class Directory:
@@ -116,6 +141,9 @@ class Directory:
         """The caller, if the key is known and usable; None says nothing: ask `authenticate`."""
         principal = self._known.get(_hash(token))
         if principal is None or principal.account.suspended:
+            return None
+        terms = principal.terms
+        if terms is not None and terms.expires_at is not None and terms.expires_at <= self._clock.wall_s():
             return None
         principal.recently_used = True
         return principal
@@ -159,6 +187,9 @@ class Directory:
             if principal is not None:
                 if principal.account.suspended:
                     raise Forbidden("This account is suspended.")
+                terms = principal.terms
+                if terms is not None and terms.expires_at is not None and terms.expires_at <= self._clock.wall_s():
+                    raise Unauthenticated(f"The API key {rules.masked(token.decode())} has expired.")
                 return principal
             if key in self._refused:
                 raise Unauthenticated(self._refused[key]) if self._refused[key] else _incorrect(token)
@@ -192,12 +223,22 @@ class Directory:
             seq = store.latest_change(connection)
             found = store.key_by_hash(connection, key)
             if found is None:
-                return _Loaded(seq, None, None, Sums())
-            return _Loaded(seq, *found, ledger.sums(connection, found[1].id))
+                return _Loaded(seq, None, None, Sums(), {}, None)
+            row, account = found
+            spending = None if row.caps is None else _booked_of_key(connection, row.id)
+            return _Loaded(
+                seq, row, account, ledger.sums(connection, account.id), self._spent(connection, account.id), spending
+            )
+
+    def _spent(self, connection: Connection, account_id: str) -> dict[int, int]:
+        first, _ = month(int(self._clock.wall_s() // DAY_S))
+        return ledger.account_charges_by_day(connection, account_id, first)
 
     def _read_booked(self, purse_id: str) -> Booked:
         with storage.reading(self._engine) as connection:
-            return Booked(ledger.sums(connection, purse_id).debits_nanousd, {})
+            if purse_id.startswith("key_"):
+                return _booked_of_key(connection, purse_id)
+            return Booked(ledger.sums(connection, purse_id).debits_nanousd, self._spent(connection, purse_id))
 
     def _remember(self, key: bytes, loaded: _Loaded) -> None:
         if loaded.key is None or loaded.account is None:
@@ -207,7 +248,8 @@ class Directory:
         elif key not in self._known:
             if len(self._known) >= self._settings.keys_cached_max:
                 self._evict()
-            self._known[key] = Principal(loaded.key.id, self._account(loaded.account, loaded.sums), loaded.seq)
+            account = self._account(loaded.account, loaded.sums, loaded.spent)
+            self._known[key] = Principal(loaded.key.id, account, loaded.seq, _terms(loaded.key, loaded.key_spending))
 
     def _refuse(self, key: bytes, message: str) -> None:
         if len(self._refused) >= self._settings.unknown_keys_cached_max:
@@ -224,7 +266,7 @@ class Directory:
             self._known[key] = principal
         self._known.popitem(last=False)
 
-    def _account(self, row: AccountRow, sums: Sums) -> Account:
+    def _account(self, row: AccountRow, sums: Sums, spent: dict[int, int]) -> Account:
         account = self._accounts.get(row.id)
         if account is None:
             account = Account(
@@ -236,6 +278,8 @@ class Directory:
                 suspended=row.suspended,
                 granted_nanousd=sums.credits_nanousd,
                 charged_nanousd=sums.debits_nanousd,
+                caps=row.caps,
+                spent=spent,
             )
             self._accounts[row.id] = account
         else:
@@ -278,7 +322,27 @@ def _update(account: Account, row: AccountRow, sums: Sums) -> None:
     account.rpm, account.rpd, account.concurrency = row.rpm, row.rpd, row.concurrency
     account.suspended = row.suspended
     account.granted_nanousd = sums.credits_nanousd
+    account.caps = row.caps
     account.version += 1
+
+
+def _booked_of_key(connection: Connection, key_id: str) -> Booked:
+    by_day = ledger.charges_by_day(connection, key_id)
+    return Booked(sum(by_day.values()), by_day)
+
+
+def _terms(row: KeyRow, spending: Booked | None) -> Terms | None:
+    """None for a key that may do all that its account may, which is the way that costs nothing."""
+    caps = row.caps
+    purse = None if caps is None or spending is None else KeyPurse(row.id, spending[0], caps, spending[1])
+    terms = Terms(
+        Limits(row.rpm or 0, row.rpd or 0, row.concurrency or 0),
+        purse,
+        row.expires_at,
+        frozenset(row.models.split(",")) if row.models else frozenset(),
+        tuple(map(ip_network, row.networks.split(","))) if row.networks else (),
+    )
+    return None if terms == Terms() else terms
 
 
 def _incorrect(token: bytes) -> Unauthenticated:

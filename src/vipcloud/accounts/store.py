@@ -3,12 +3,16 @@
 Each write adds to the change feed in its own transaction, so that a gateway's directory learns of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, Select, func, insert, select, update
 
 from vipcloud.accounts import rules
+from vipcloud.limits.rules import Caps
+from vipcloud.money import AMOUNT_NANOUSD_MAX
 from vipcloud.storage import schema
 
 _account, _key, _change, _member = schema.account, schema.api_key, schema.change, schema.member
@@ -50,10 +54,20 @@ class AccountRow(NamedTuple):
     concurrency: int | None
     suspended: bool
     created_at: float
+    cap_daily_nanousd: int | None = None
+    cap_monthly_nanousd: int | None = None
+    cap_total_nanousd: int | None = None
+
+    @property
+    def caps(self) -> Caps | None:
+        return _caps(self)
 
 
 class KeyRow(NamedTuple):
-    """A key as stored: its hash, never itself. `masked` is for people. `…_at`: seconds since 1970."""
+    """A key as stored: its hash, never itself. `masked` is for people. `…_at`: seconds since 1970.
+
+    `models` and `networks` (CIDRs) have commas between; None: every one. Limits: None is none but the account's.
+    """
 
     id: str
     account_id: str
@@ -62,6 +76,34 @@ class KeyRow(NamedTuple):
     name: str
     created_at: float
     revoked_at: float | None
+    cap_daily_nanousd: int | None = None
+    cap_monthly_nanousd: int | None = None
+    cap_total_nanousd: int | None = None
+    rpm: int | None = None
+    rpd: int | None = None
+    concurrency: int | None = None
+    expires_at: float | None = None
+    models: str | None = None
+    networks: str | None = None
+
+    @property
+    def caps(self) -> Caps | None:
+        return _caps(self)
+
+
+class KeyTerms(NamedTuple):
+    """What a key may do, if not all that its account may. `networks`: addresses or CIDRs."""
+
+    caps: Caps = Caps()
+    rpm: int | None = None
+    rpd: int | None = None
+    concurrency: int | None = None
+    expires_at: float | None = None
+    models: Sequence[str] = ()
+    networks: Sequence[str] = ()
+
+
+ALL_TERMS = KeyTerms()
 
 
 class NewKey(NamedTuple):
@@ -147,13 +189,24 @@ def set_limits(
     _update_account(connection, account_id, {"tier": tier, "rpm": rpm, "rpd": rpd, "concurrency": concurrency})
 
 
+def set_caps(connection: Connection, account_id: str, caps: Caps) -> None:
+    """Replace an account's spending caps. Raises AccountNotFound and InvalidInput."""
+    _check_caps(caps)
+    _update_account(connection, account_id, dict(_columns(caps)))
+
+
 def set_suspended(connection: Connection, account_id: str, *, suspended: bool) -> None:
     """Close an account to requests, or open it again. Raises AccountNotFound."""
     _update_account(connection, account_id, {"suspended": suspended})
 
 
 def create_key(
-    connection: Connection, account_id: str, created_at: float, random_bytes: RandomBytes, name: str = ""
+    connection: Connection,
+    account_id: str,
+    created_at: float,
+    random_bytes: RandomBytes,
+    name: str = "",
+    terms: KeyTerms = ALL_TERMS,
 ) -> NewKey:
     """A new key for an account; the only moment at which it can be read. Raises AccountNotFound and InvalidInput."""
     if account_by_id(connection, account_id) is None:
@@ -162,6 +215,10 @@ def create_key(
         name = rules.normal_name(name)
     except ValueError as error:
         raise InvalidInput(f"{error}.".capitalize()) from error
+    _check_limits(terms.rpm, terms.rpd, terms.concurrency)
+    _check_caps(terms.caps)
+    if terms.expires_at is not None and terms.expires_at <= created_at:
+        raise InvalidInput("A key must expire later than now.")
     plaintext = rules.mint(random_bytes(rules.RANDOM_BYTES))
     row = KeyRow(
         id=new_id("key", random_bytes),
@@ -171,6 +228,13 @@ def create_key(
         name=name,
         created_at=created_at,
         revoked_at=None,
+        rpm=terms.rpm,
+        rpd=terms.rpd,
+        concurrency=terms.concurrency,
+        expires_at=terms.expires_at,
+        models=",".join(terms.models) or None,
+        networks=",".join(map(_network, terms.networks)) or None,
+        **_columns(terms.caps),
     )
     connection.execute(insert(_key).values(row._asdict()))
     schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
@@ -255,6 +319,29 @@ def _check_limits(rpm: int | None, rpd: int | None, concurrency: int | None) -> 
     for name, limit in (("rpm", rpm), ("rpd", rpd), ("concurrency", concurrency)):
         if limit is not None and not 0 <= limit < 2**31:
             raise InvalidInput(f"{name} must be 0 (no limit) or above, and below 2147483648.")
+
+
+def _check_caps(caps: Caps) -> None:
+    for amount in _columns(caps).values():
+        if amount is not None and not 0 <= amount <= AMOUNT_NANOUSD_MAX:
+            raise InvalidInput("A cap must be $0 or above, and within what the ledger can hold.")
+
+
+def _columns(caps: Caps) -> dict[str, int | None]:
+    return {f"cap_{name}": amount for name, amount in msgspec.structs.asdict(caps).items()}
+
+
+def _caps(row: AccountRow | KeyRow) -> Caps | None:
+    """None where there is no cap at all, which is the way that costs nothing."""
+    caps = Caps(row.cap_daily_nanousd, row.cap_monthly_nanousd, row.cap_total_nanousd)
+    return None if caps == Caps() else caps
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text.strip()))
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is not an address or a network such as 203.0.113.0/24.") from error
 
 
 def _email(text: str) -> str:

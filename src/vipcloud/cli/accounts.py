@@ -3,6 +3,7 @@
 import secrets
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.markup import escape
 from sqlalchemy import Connection
@@ -13,6 +14,7 @@ from vipcloud.cli import context
 from vipcloud.clock import rfc3339
 from vipcloud.errors import SettingsError
 from vipcloud.ledger import store as ledger
+from vipcloud.limits.rules import Caps
 from vipcloud.money import NanoUSD, format_usd, parse_usd
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage
@@ -20,6 +22,10 @@ from vipcloud.storage import engine as storage
 app = typer.Typer(no_args_is_help=True)
 
 Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
+OwnLimit = Annotated[
+    str | None, typer.Option(show_default=False, help="A number, 0 for no limit, or `tier` for the tier's.")
+]
+Cap = Annotated[str | None, typer.Option(show_default=False, help="Dollars, such as 25.00, or `none`.")]
 Limit = Annotated[int | None, typer.Option(min=0, show_default=False, help="Instead of the tier's; 0 is no limit.")]
 
 
@@ -127,6 +133,84 @@ def grant(
     context.out.print(f"{row.email} now has ${format_usd(left)} credit.")
 
 
+@app.command("limit")
+@context.told
+def limit(
+    email: Email,
+    tier: Annotated[str | None, typer.Option(help="A tier of the settings.", show_default=False)] = None,
+    rpm: OwnLimit = None,
+    rpd: OwnLimit = None,
+    concurrency: OwnLimit = None,
+    data: context.Data = None,
+    config: context.Config = None,
+) -> None:
+    """Change an account's tier, or limits of its own; it counts within a second."""
+    settings = context.load(data, config)
+    if tier is not None and tier not in settings.tiers:
+        raise SettingsError(f"--tier {tier}: the tiers are {', '.join(settings.tiers)}.")
+    with storage.writing(context.open_store(settings)) as connection:
+        row = store.find_account(connection, email)
+        store.set_limits(
+            connection,
+            row.id,
+            tier=tier or row.tier,
+            rpm=_own(rpm, row.rpm, "--rpm"),
+            rpd=_own(rpd, row.rpd, "--rpd"),
+            concurrency=_own(concurrency, row.concurrency, "--concurrency"),
+        )
+        shown = describe(connection, store.find_account(connection, email), settings)
+    context.out.print(", ".join(f"{name} {_text(shown[name])}" for name in ("tier", "rpm", "rpd", "concurrency")))
+
+
+@app.command("cap")
+@context.told
+def cap(
+    email: Email,
+    daily: Cap = None,
+    monthly: Cap = None,
+    total: Cap = None,
+    data: context.Data = None,
+    config: context.Config = None,
+) -> None:
+    """Limit what an account may spend, whatever its credit; it counts within a second. Days and months are UTC."""
+    settings = context.load(data, config)
+    with storage.writing(context.open_store(settings)) as connection:
+        row = store.find_account(connection, email)
+        former = row.caps or Caps()
+        caps = Caps(
+            _cap(daily, former.daily_nanousd, "--daily"),
+            _cap(monthly, former.monthly_nanousd, "--monthly"),
+            _cap(total, former.total_nanousd, "--total"),
+        )
+        store.set_caps(connection, row.id, caps)
+    context.out.print(", ".join(f"{name} {amount or 'no cap'}" for name, amount in describe_caps(caps).items()))
+
+
+def describe_caps(caps: Caps | None) -> dict[str, str | None]:
+    """Caps as commands show them: dollars, or None."""
+    amounts = msgspec.structs.asdict(caps or Caps())
+    return {
+        f"cap_{name.removesuffix('_nanousd')}_usd": None if amount is None else format_usd(NanoUSD(amount))
+        for name, amount in amounts.items()
+    }
+
+
+def _own(text: str | None, former: int | None, name: str) -> int | None:
+    if text is None:
+        return former
+    if text == "tier":
+        return None
+    if not text.isdecimal():
+        raise SettingsError(f"{name} {text}: say a number (0 is no limit), or `tier` for the tier's.")
+    return int(text)
+
+
+def _cap(text: str | None, former: int | None, name: str) -> int | None:
+    if text is None:
+        return former
+    return None if text == "none" else amount_of(text, name)
+
+
 def amount_of(text: str, name: str) -> NanoUSD:
     """Dollars from the command line. Raises SettingsError."""
     try:
@@ -151,6 +235,7 @@ def describe(connection: Connection, row: AccountRow, settings: Settings) -> dic
         "rpm": row.rpm if row.rpm is not None else tier.rpm if tier else None,
         "rpd": row.rpd if row.rpd is not None else tier.rpd if tier else None,
         "concurrency": row.concurrency if row.concurrency is not None else tier.concurrency if tier else None,
+        **describe_caps(row.caps),
         "suspended": row.suspended,
         "created_at": rfc3339(row.created_at),
     }

@@ -1,16 +1,24 @@
 """`vipcloud keys`: API keys. A key is shown once, when it is made; only its hash is kept."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from vipcloud.accounts import store
 from vipcloud.cli import context
+from vipcloud.cli.accounts import amount_of, describe_caps
 from vipcloud.clock import rfc3339
+from vipcloud.errors import SettingsError
+from vipcloud.limits.rules import Caps
 from vipcloud.storage import engine as storage
 
 app = typer.Typer(no_args_is_help=True)
 
+ALWAYS_SHOWN = frozenset({"id", "key", "name", "account", "created_at", "revoked_at"})  # others where one has them
+
+Cap = Annotated[str | None, typer.Option(show_default=False, help="Dollars that it may spend, such as 25.00.")]
+Limit = Annotated[int | None, typer.Option(min=1, show_default=False, help="Its own, within its account's.")]
 Account = Annotated[str, typer.Option("--account", help="The account's e-mail address.")]
 
 
@@ -19,15 +27,45 @@ Account = Annotated[str, typer.Option("--account", help="The account's e-mail ad
 def create(
     account: Account,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    cap_daily: Cap = None,
+    cap_monthly: Cap = None,
+    cap_total: Cap = None,
+    rpm: Limit = None,
+    rpd: Limit = None,
+    concurrency: Limit = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            help="When it ends: a date or time in UTC, such as 2027-01-31 or 2027-01-31T12:00.", show_default=False
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(help="A model that it may use; again for more.", show_default=False)
+    ] = None,
+    ips: Annotated[
+        list[str] | None,
+        typer.Option(help="An address or network from where it may be used; again for more.", show_default=False),
+    ] = None,
     as_json: context.AsJSON = False,
     data: context.Data = None,
     config: context.Config = None,
 ) -> None:
     """Create a key and print it, this once."""
     settings = context.load(data, config)
+    known = context.load_catalog(settings).models
+    for model in models or ():
+        if model not in known:
+            raise SettingsError(f"--models {model}: there is no such model; `vipcloud models list` lists them.")
+    caps = Caps(
+        *(
+            None if text is None else amount_of(text, option)
+            for text, option in ((cap_daily, "--cap-daily"), (cap_monthly, "--cap-monthly"), (cap_total, "--cap-total"))
+        )
+    )
+    terms = store.KeyTerms(caps, rpm, rpd, concurrency, _time(expires), models or (), ips or ())
     with storage.writing(context.open_store(settings)) as connection:
         owner = store.find_account(connection, account)
-        made = store.create_key(connection, owner.id, context.clock.wall_s(), context.random_bytes, name)
+        made = store.create_key(connection, owner.id, context.clock.wall_s(), context.random_bytes, name, terms)
     if as_json:
         context.print_json({"key": made.plaintext, "id": made.row.id, "account": owner.email, "name": made.row.name})
     else:
@@ -55,7 +93,14 @@ def list_(
             "key": row.masked,
             "name": row.name,
             "account": emails[row.account_id],
+            **describe_caps(row.caps),
+            "rpm": row.rpm,
+            "rpd": row.rpd,
+            "concurrency": row.concurrency,
+            "models": row.models,
+            "ips": row.networks,
             "created_at": rfc3339(row.created_at),
+            "expires_at": rfc3339(row.expires_at) if row.expires_at is not None else None,
             "revoked_at": rfc3339(row.revoked_at) if row.revoked_at is not None else None,
         }
         for row in found
@@ -65,7 +110,19 @@ def list_(
     elif not shown:
         context.out.print("No keys yet. Create one: vipcloud keys create --account you@example.com")
     else:
-        context.print_table(list(shown[0]), [[str(value or "–") for value in row.values()] for row in shown])
+        columns = [name for name in shown[0] if name in ALWAYS_SHOWN or any(row[name] is not None for row in shown)]
+        context.print_table(columns, [[str(row[name] or "–") for name in columns] for row in shown])
+
+
+def _time(text: str | None) -> float | None:
+    """Seconds since 1970. Raises SettingsError."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"--expires {text}: say such as 2027-01-31 or 2027-01-31T12:00.") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @app.command("revoke")

@@ -157,7 +157,7 @@ def gateway(
         )
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None
-        app = App(routes.table(parts, pages), parts.clock, pages)
+        app = App(routes.table(parts, pages), parts.clock, pages, routes.same_origin(settings))
         server = HTTPServer(app.handle, settings.server, app.render_error)
         yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload), syncer)
 

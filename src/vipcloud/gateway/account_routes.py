@@ -28,7 +28,7 @@ from vipcloud.ledger import store as ledger
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Settled
 from vipcloud.ledger.rules import Sums
-from vipcloud.money import usd_number
+from vipcloud.money import NanoUSD, usd_number
 from vipcloud.storage import engine as storage
 
 READS_MAX = 2
@@ -143,12 +143,15 @@ def sums_of(parts: Parts, account_id: str) -> Sums:
 def key_described(parts: Parts, principal: Principal) -> dict[str, Any]:
     """In a thread."""
     today = int(parts.clock.wall_s() // DAY_S)
+    assert principal.key_id is not None, "only the demo has no key, and it does not come here"
     with storage.reading(parts.directory.engine) as connection:
         found = accounts.key_by_id(connection, principal.key_id)
         by_day = ledger.charges_by_day(connection, principal.key_id)
         sums = ledger.sums(connection, principal.account.id)
     since = {"usage_daily": today, "usage_weekly": today - (today + 3) % 7, "usage_monthly": _month_begins(today)}
-    (meter, *_) = parts.tiers.subject(principal).meters
+    *_, meter = parts.tiers.subject(principal).meters  # the account's
+    cap = found.cap_total_nanousd if found is not None else None
+    left = sums.balance_nanousd if cap is None else NanoUSD(min(sums.balance_nanousd, cap - sum(by_day.values())))
     return {
         "label": found.masked if found is not None else "",
         "name": found.name if found is not None else "",
@@ -156,8 +159,8 @@ def key_described(parts: Parts, principal: Principal) -> dict[str, Any]:
         **{
             name: number(sum(charge for day, charge in by_day.items() if day >= first)) for name, first in since.items()
         },
-        "limit": None,
-        "limit_remaining": number(sums.balance_nanousd),
+        "limit": None if cap is None else number(NanoUSD(cap)),
+        "limit_remaining": number(left),
         "is_free_tier": False,
         "rate_limit": {"requests": meter.limits.rpm or -1, "interval": "60s"},
     }

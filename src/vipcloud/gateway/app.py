@@ -13,7 +13,7 @@ from typing import cast
 from urllib.parse import unquote
 
 from vipcloud.clock import Clock
-from vipcloud.errors import GatewayError, MethodNotAllowed, RouteNotFound, Unavailable, shorten
+from vipcloud.errors import Forbidden, GatewayError, MethodNotAllowed, RouteNotFound, Unavailable, shorten
 from vipcloud.gateway.call import Call
 from vipcloud.http.headers import header_block
 from vipcloud.http.server import Exchange
@@ -29,6 +29,12 @@ CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expo
 HEAD = CORS + b"x-request-id: req_%b\r\n"
 PREFLIGHT_AGE_S = 86_400
 
+
+def same_origin_head(head: bytes) -> bytes:
+    """`head` for an answer that no other site may read."""
+    return head.replace(CORS, b"", 1)
+
+
 Route = Callable[[Call], Awaitable[None]]
 
 
@@ -36,11 +42,18 @@ class App:
     """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
 
     A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
-    to `fallback`, or is a 404 where there is none.
+    to `fallback`, or is a 404 where there is none. Preflights for paths of `same_origin` are refused.
     """
 
-    def __init__(self, routes: dict[str, dict[str, Route]], clock: Clock, fallback: Route | None = None) -> None:
+    def __init__(
+        self,
+        routes: dict[str, dict[str, Route]],
+        clock: Clock,
+        fallback: Route | None = None,
+        same_origin: frozenset[str] = frozenset(),
+    ) -> None:
         self._fallback = fallback
+        self._same_origin = same_origin
         self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
         self._prefixes = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
         self._known: dict[tuple[str, bytes], Route] = {}
@@ -83,6 +96,9 @@ class App:
         """The slow way: other spellings, preflights, HEAD, and the errors."""
         exchange = call.exchange
         path = exchange.path
+        if exchange.method == "OPTIONS" and self._spelled(path) in self._same_origin:
+            call.head = same_origin_head(call.head)
+            raise Forbidden("No other site may call this.")
         if not path.startswith("/"):
             raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
         methods = self._methods(call, path)
@@ -101,9 +117,7 @@ class App:
         await route(call)
 
     def _methods(self, call: Call, path: str) -> dict[str, Route] | None:
-        while path.startswith("/v1/"):
-            path = path[3:]
-        bare = path.rstrip("/")
+        bare = self._spelled(path)
         if bare in self._exact:
             return self._exact[bare]
         for prefix, methods in self._prefixes.items():
@@ -111,6 +125,11 @@ class App:
                 call.rest = unquote(bare[len(prefix) :], errors="replace")
                 return methods
         return None
+
+    def _spelled(self, path: str) -> str:
+        while path.startswith("/v1/"):
+            path = path[3:]
+        return path.rstrip("/")
 
     def _preflight(self, call: Call) -> None:
         """What a browser asks before it sends a key. `*` would not cover Authorization, so the list is echoed."""

@@ -63,7 +63,7 @@ class Bill(Struct, eq=False):
                     principal.account.id,
                     principal.key_id,
                     self.model.id,
-                    permit.held_nanousd,
+                    permit.ask.hold(permit.output_tokens),
                     self.started_s,
                     self.streamed,
                     self.price.version,

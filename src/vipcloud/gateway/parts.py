@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
+from vipcloud.errors import SettingsError
 from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.http.addresses import Network
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
-from vipcloud.limits.guard import Guard, Subject
+from vipcloud.limits.guard import Guard, Purse, Subject
 from vipcloud.limits.rules import Limits, Meter
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings, TierSettings
@@ -39,7 +42,15 @@ class Tiers:
             tier.rpd if account.rpd is None else account.rpd,
             tier.concurrency if account.concurrency is None else account.concurrency,
         )
-        return Subject((Meter(account.id, limits, " for this account"),), (account,))
+        meters: tuple[Meter, ...] = (Meter(account.id, limits, " for this account"),)
+        purses: tuple[Purse, ...] = (account,)
+        terms = principal.terms
+        if terms is not None and principal.key_id is not None:
+            if terms.limits != Limits():
+                meters = (Meter(principal.key_id, terms.limits, " for this key"), *meters)
+            if terms.purse is not None:
+                purses = (account, terms.purse)
+        return Subject(meters, purses)
 
 
 @dataclass(slots=True)
@@ -58,6 +69,11 @@ class Parts:
     counter: TokenCounter
     idempotency: Idempotency
     tiers: Tiers = field(init=False)
+    trusted_proxies: tuple[Network, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tiers = Tiers(self.settings.tiers)
+        try:
+            self.trusted_proxies = tuple(map(ip_network, self.settings.server.trusted_proxies))
+        except ValueError as error:
+            raise SettingsError(f"server.trusted_proxies: {error}; say such as 127.0.0.1/32 or 10.0.0.0/8.") from error

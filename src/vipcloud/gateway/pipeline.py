@@ -11,12 +11,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from vipcloud.accounts.directory import Principal
+from vipcloud.accounts.directory import Principal, Terms
 from vipcloud.dialects import replies, requests
-from vipcloud.dialects.openai import ChatRequest, PlainChat, Usage
+from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
 from vipcloud.dialects.replies import ChunkWriter, Reply
 from vipcloud.errors import (
+    Forbidden,
     GatewayError,
+    ModelNotFound,
+    NotImplementedYet,
     StructuredOutputFailed,
     Unauthenticated,
     Unavailable,
@@ -26,11 +29,13 @@ from vipcloud.errors import (
 )
 from vipcloud.gateway.bill import Bill, Outcome
 from vipcloud.gateway.call import Call
+from vipcloud.gateway.demo import Demo
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.relay import StreamRelay
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
-from vipcloud.http.client import ClientError
+from vipcloud.http.addresses import client_address
+from vipcloud.http.client import ClientError, Response
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Reached
 from vipcloud.limits.guard import Permit, Subject
@@ -67,13 +72,31 @@ async def chat(call: Call, parts: Parts) -> None:
         return
     token = bearer(headers)
     principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
-    subject = parts.tiers.subject(principal)
+    await complete(call, parts, principal, parts.tiers.subject(principal))
+
+
+async def chat_demo(call: Call, parts: Parts, demo: Demo) -> None:
+    """Serve `POST /demo/chat/completions`."""
+    principal, subject = demo.admit(call, parts)
+    if call.exchange.draining:
+        raise Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
+    check_content_type(call.exchange.headers.get(b"content-type"))
+    await complete(call, parts, principal, subject, demo)
+
+
+async def complete(call: Call, parts: Parts, principal: Principal, subject: Subject, demo: Demo | None = None) -> None:
+    """A known caller's request, from its body to its settlement."""
+    exchange = call.exchange
     try:
         body = exchange.whole
         if body is None:
             body = await exchange.body()
         request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
+        if demo is not None:
+            demo.restrict(request, len(body))
         model = parts.catalog.model(request.model)
+        if principal.terms is not None:
+            check_terms(call, parts, principal.terms, model.id)
         pool = parts.upstreams.pool(model, request, principal.account)
         form = answers.wanted(request) if request.response_format is not None else None
         started_s = parts.clock.wall_s()
@@ -134,9 +157,21 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes:
     return token.strip()
 
 
+def check_terms(call: Call, parts: Parts, terms: Terms, model: str | None = None) -> None:
+    """That a key may be used from where it is, and for `model`. Raises Forbidden, ModelNotFound."""
+    if terms.networks:
+        address = client_address(call.exchange.peer, call.exchange.headers, parts.trusted_proxies)
+        if address is None or not any(address in network for network in terms.networks):
+            raise Forbidden("This API key may not be used from your address.")
+    if terms.models and model is not None and model not in terms.models:
+        raise ModelNotFound(model)
+
+
 async def authenticate(call: Call, parts: Parts) -> Principal:
     """Whose key this is; says how its limits stand. Raises Unauthenticated, Forbidden, Unavailable."""
     principal = await parts.directory.authenticate(bearer(call.exchange.headers))
+    if principal.terms is not None:
+        check_terms(call, parts, principal.terms)
     await tell_standing(call, parts, parts.tiers.subject(principal))
     return principal
 
@@ -173,7 +208,10 @@ async def admit(
     if choices > 1:
         asked *= choices
     rates = price.dearest(tokens_in, asked) if price.tiers else price
-    ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked)
+    slice_tokens = parts.settings.guard.hold_slice_tokens if request.stream else 0
+    ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked, slice_tokens)
+    if not subject.purses and ask.hold(asked):
+        raise NotImplementedYet(f"The model '{model.id}' is not free.", param="model")
     permit = await parts.guard.admit(call.completion_id, subject, ask, started_s)
     if permit.limit_requests:
         call.head += _MINUTE % (permit.limit_requests, permit.remaining_requests, whole_seconds(permit.reset_s))
@@ -236,6 +274,21 @@ class Attempt(Struct, eq=False):
         if self.prompt is None:
             self.prompt = estimate.prompt_size(self.request)
         return estimate.usage_of(self.prompt, delivered, self.permit.output_tokens)
+
+    async def settle(
+        self, outcome: Outcome, usage: Usage, *, estimated: bool, finish_reason: FinishReason | None = None
+    ) -> None:
+        """Settle a stream. It may have outrun its slices: then the rest is held for first, if there is credit for it.
+
+        Whoever cancels the wait for that changes nothing but the hold.
+        """
+        permit, guard = self.permit, self.parts.guard
+        try:
+            if permit.held_tokens < min(usage.completion_tokens, permit.output_tokens):
+                guard.extend(permit, usage.completion_tokens - permit.held_tokens, refused=_nothing)
+                await guard.flushed()
+        finally:
+            self.bill.settle(outcome, usage, estimated=estimated, finish_reason=finish_reason)
 
     async def count(self, way: Way, said: tuple[str, str, str]) -> Usage:
         """As `estimate`, by the texts that were delivered and a real vocabulary, if that is to be had in time."""
@@ -445,10 +498,11 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     if type(request) is not PlainChat and not reasoning.shown(request):
         replies.hide_reasoning(answer)
     reason = answer.choices[0].finish_reason
-    bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
     if bill.streamed:
+        await attempt.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
         attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))
     else:
+        bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
         attempt.call.send_last(replies.encode_reply(answer))
 
 
@@ -497,7 +551,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         ping_s=settings.gateway.ping_stream_s,
         total_deadline=attempt.total_deadline,
     )
-    stream = OpenStream(attempt, translator)
+    stream = OpenStream(attempt, translator, response)
     parts.progress.add(stream)
     try:
         failure = await relay.run()
@@ -520,10 +574,10 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             raise
     if failure is None:
         usage = usage or attempt.estimate(translator.delivered)
-        bill.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
+        await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
         call.send_last(translator.final(usage))
     elif translator.started:
-        bill.settle("interrupted", usage, estimated=True)
+        await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
     else:
         if faults.reported is None:
@@ -532,10 +586,15 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
 
 
 class OpenStream(Struct, eq=False):
-    """A stream under way, as `ProgressNotes` looks at it."""
+    """A stream under way, as `ProgressNotes` looks at it a few times a second.
+
+    Of a long answer only a slice is held for at a time: the next one is asked for when half of the last has come. If
+    the credit does not cover it, the stream ends where the hold ends, as an answer ends that reaches its `max_tokens`.
+    """
 
     attempt: Attempt
     translator: StreamTranslator
+    response: Response
 
     @property
     def events(self) -> int:
@@ -544,7 +603,27 @@ class OpenStream(Struct, eq=False):
     def reached(self) -> Reached | None:
         """None as long as nothing was delivered."""
         translator, attempt = self.translator, self.attempt
-        return attempt.bill.reached(attempt.estimate(translator.delivered)) if translator.started else None
+        if not translator.started:
+            return None
+        usage = attempt.estimate(translator.delivered)
+        permit = attempt.permit
+        if permit.held_tokens < permit.output_tokens:
+            self._hold_on(permit, usage.completion_tokens)
+        return attempt.bill.reached(usage)
+
+    def _hold_on(self, permit: Permit, tokens: int) -> None:
+        slice_tokens = permit.ask.slice_tokens
+        if tokens + slice_tokens // 2 <= permit.held_tokens:
+            return
+        guard = self.attempt.parts.guard
+        guard.extend(permit, slice_tokens, refused=_nothing)
+        if tokens >= permit.held_tokens:
+            self.translator.cut_short()
+            self.response.stop()
+
+
+def _nothing() -> None:
+    """A refusal shows in the permit, which stays as it was."""
 
 
 class Faults(Struct, eq=False):

@@ -9,9 +9,11 @@ from vipcloud.errors import ModelNotFound, NotImplementedYet
 from vipcloud.gateway import account_routes, pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
+from vipcloud.gateway.demo import DEMO_PATH, Demo
 from vipcloud.gateway.parts import Parts
 from vipcloud.ledger import bookkeeper
 from vipcloud.providers import abilities
+from vipcloud.settings import Settings
 
 CHANGES_LAG_MAX_S = 15.0
 BOOKS_LAG_MAX_S = 60.0
@@ -58,7 +60,9 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
             body["warnings"] = warnings
         call.respond(503 if reasons else 200, msgspec.json.encode(body))
 
+    demo = Demo(parts.settings.demo)
     return {
+        **({DEMO_PATH: {"POST": partial(pipeline.chat_demo, parts=parts, demo=demo)}} if demo.settings.enabled else {}),
         "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
@@ -67,6 +71,11 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
     }
+
+
+def same_origin(settings: Settings) -> frozenset[str]:
+    """The paths that other sites' pages may not call."""
+    return frozenset((DEMO_PATH,) if settings.demo.enabled else ())
 
 
 def wants_page(call: Call) -> bool:

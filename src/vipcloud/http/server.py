@@ -23,7 +23,6 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from ipaddress import ip_address
 from typing import cast
 
 import httptools
@@ -924,25 +923,6 @@ class Connection(asyncio.BufferedProtocol):
         if self.exchange is not None and self.task is not None:
             self.exchange.interrupted = True
             self.task.cancel()
-
-
-def client_address(exchange: Exchange, trusted: frozenset[str]) -> str:
-    """The caller's address: CF-Connecting-IP counts only from a trusted peer; an IPv6 address is cut to its /64."""
-    claimed = exchange.headers.get(b"cf-connecting-ip")
-    if claimed is not None and exchange.peer in trusted and (found := _network(claimed.decode("latin-1").strip())):
-        return found
-    return _network(exchange.peer) or exchange.peer
-
-
-def _network(text: str) -> str | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if address.version == 4:
-        return str(address)
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped else ":".join(address.exploded.split(":")[:4]) + "::/64"
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -168,6 +168,13 @@ def sums_of(connection: Connection, ledger_account: str) -> Sums:
     return Sums(*row) if row else Sums()
 
 
+def account_charges_by_day(connection: Connection, account_id: str, since_day: int) -> dict[int, int]:
+    """What an account was charged on each UTC day (since 1970) from `since_day` on, so far as booked."""
+    which = (_day.c.account_id == account_id) & (_day.c.day >= since_day)
+    rows = select(_day.c.day, func.sum(_day.c.charge_nanousd)).where(which).group_by(_day.c.day)
+    return {day: int(charge) for day, charge in connection.execute(rows)}
+
+
 def charges_by_day(connection: Connection, key_id: str) -> dict[int, int]:
     """What requests with this key were charged, so far as booked: UTC day since 1970 → nano-dollars."""
     rows = select(_day.c.day, func.sum(_day.c.charge_nanousd)).where(_day.c.key_id == key_id).group_by(_day.c.day)

@@ -162,8 +162,8 @@ class ValkeyGuard:
         return Standing(limit, remaining, reset_us / 1_000_000, day_limit, day_remaining)
 
     async def flushed(self) -> None:
-        while self._telling:
-            await asyncio.wait(self._telling)
+        if self._telling:
+            await asyncio.wait(set(self._telling))
 
     # --- the server
 

@@ -211,6 +211,13 @@ class StreamTranslator:
         self._end(out)
         return b"".join(out)
 
+    def cut_short(self) -> None:
+        """End an answer that has begun as one that has reached its `max_tokens`; what still comes does not count."""
+        assert self.started, "there is something to end"
+        for choice in self._choices.values():
+            choice.word = choice.word or "length"
+        self.finished = self.complete = self._ended = True
+
     def final(self, usage: Usage | None) -> bytes:
         """What ends the stream. `usage` is ours or the caller's own count; it goes to the caller either way."""
         assert self.finished, "an unfinished answer is never ended as a whole one"

@@ -45,6 +45,9 @@ account = Table(
     Column("concurrency", Integer),  # null: the tier's; 0: no limit
     Column("suspended", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("cap_daily_nanousd", BigInteger),  # null: no cap; so for all of them
+    Column("cap_monthly_nanousd", BigInteger),
+    Column("cap_total_nanousd", BigInteger),
     CheckConstraint("email = lower(email)", name="email_lower"),
     CheckConstraint("rpm >= 0 AND rpd >= 0 AND concurrency >= 0", name="limits"),
 )
@@ -59,6 +62,15 @@ api_key = Table(
     Column("name", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    Column("cap_daily_nanousd", BigInteger),
+    Column("cap_monthly_nanousd", BigInteger),
+    Column("cap_total_nanousd", BigInteger),
+    Column("rpm", Integer),  # null: no limit but the account's; so for all three
+    Column("rpd", Integer),
+    Column("concurrency", Integer),
+    Column("expires_at", Double),
+    Column("models", Text),  # ids that it may use, with commas between; null: every one
+    Column("networks", Text),  # from where it may be used, as CIDRs with commas between; null: from everywhere
     CheckConstraint("length(hash) = 32", name="hash_length"),
 )
 
@@ -139,6 +151,7 @@ usage_day = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("charge_nanousd", BigInteger, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
+    Index("ix_usage_day_account_id_day", "account_id", "day"),
 )
 
 # Requests that were opened and are not settled, so far as booked. When their process is known to be dead, they are
