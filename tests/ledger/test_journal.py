@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import journal
-from vipcloud.ledger.journal import Journal, JournalError
+from vipcloud.ledger.journal import Journal, JournalError, Syncer
 from vipcloud.ledger.records import Opened, Record, Settled
 
 text = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -283,3 +283,77 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_files_can_be_read_by_nobody_else(tmp_path: Path, turns: Turns) -> None:
     Journal(tmp_path, turns, ManualClock()).close()
     assert {os.stat(path).st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+class Spoiling:
+    """`os`, but for calls that fail as often as is asked for; a write that fails has done half of its work."""
+
+    def __init__(self) -> None:
+        self.fails: dict[str, int] = {}
+
+    def _may_fail(self, name: str) -> None:
+        if self.fails.get(name):
+            self.fails[name] -= 1
+            raise OSError(5, "Input/output error")
+
+    def open(self, path: Path, flags: int, mode: int = 0o600, /) -> int:
+        self._may_fail("open")
+        return os.open(path, flags, mode)
+
+    def write(self, file: int, data: bytes, /) -> int:
+        if self.fails.get("write"):
+            os.write(file, data[: len(data) // 2])
+        self._may_fail("write")
+        return os.write(file, data)
+
+    def ftruncate(self, file: int, length: int, /) -> None:
+        self._may_fail("ftruncate")
+        os.ftruncate(file, length)
+
+    def fdatasync(self, file: int, /) -> None:
+        self._may_fail("fdatasync")
+
+    def close(self, file: int, /) -> None:
+        os.close(file)
+
+
+def test_a_file_whose_end_cannot_be_cut_off_is_left_and_loses_nothing(tmp_path: Path, turns: Turns) -> None:
+    disk = Spoiling()
+    book = Journal(tmp_path, turns, ManualClock(), file_bytes_max=60, files=disk)
+    book.append_now(request(1))
+    book.append_now(request(2))  # beyond the file's size: the next one goes into another
+    disk.fails = {"open": 3, "ftruncate": 1}
+    for number in (3, 4):
+        with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+            book.append_now(request(number))
+    disk.fails = {}
+    book.append_now(request(5))
+    assert written(tmp_path) == [request(number) for number in range(1, 6)]
+    book.close()
+
+
+async def test_a_disk_that_cannot_keep_what_was_written_stops_admission_until_it_can(
+    tmp_path: Path, turns: Turns
+) -> None:
+    disk = Spoiling()
+    book = Journal(tmp_path, turns, ManualClock(), files=disk, synced=True)
+    syncer = Syncer(book, tmp_path, 1.0, disk)
+    book.append_now(request(1))
+    await syncer.sync()
+    disk.fails = {"fdatasync": 2}
+    await syncer.sync()
+    assert disk.fails == {"fdatasync": 2}, "nothing was new"
+    book.append_now(request(2))
+    await syncer.sync()
+    assert book.failing
+    with pytest.raises(JournalError, match="cannot be put on the disk"):
+        book.append(request(3))
+    book.append_now(request(4))  # what runs is settled all the same
+    await syncer.sync()
+    assert book.failing
+    await syncer.sync()
+    assert not book.failing
+    book.append(request(5))
+    turns.run()
+    assert written(tmp_path) == [request(number) for number in (1, 2, 4, 5)]
+    book.close()
