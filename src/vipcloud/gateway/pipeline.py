@@ -615,11 +615,13 @@ class OpenStream(Struct, eq=False):
         slice_tokens = permit.ask.slice_tokens
         if tokens + slice_tokens // 2 <= permit.held_tokens:
             return
-        guard = self.attempt.parts.guard
-        guard.extend(permit, slice_tokens, refused=_nothing)
-        if tokens >= permit.held_tokens:
-            self.translator.cut_short()
-            self.response.stop()
+
+        def refused() -> None:
+            if tokens >= permit.held_tokens and not permit.settled and not self.translator.complete:
+                self.translator.cut_short()
+                self.response.stop()
+
+        self.attempt.parts.guard.extend(permit, tokens + slice_tokens - permit.held_tokens, refused)
 
 
 def _nothing() -> None:
