@@ -252,3 +252,33 @@ def test_json_fits_the_schema_that_the_request_brings() -> None:
 @pytest.mark.parametrize(("prefix", "rest"), [("1, 2, ", "3, 4"), ("Well: ", "1, 2, 3, 4"), ("", "1, 2, 3, 4")])
 def test_an_answer_that_has_begun_is_carried_on(prefix: str, rest: str) -> None:
     assert said(asked("Count to 4", prefix=prefix)) == rest
+
+
+def test_a_call_that_must_be_made_after_results_is_one_of_another_tool_if_there_is_any() -> None:
+    """As frameworks end a run: the result is to come by a tool, once the others have been used."""
+    report = {
+        "name": "final_result",
+        "parameters": {"type": "object", "properties": {"degrees": {"type": "integer"}}, "required": ["degrees"]},
+    }
+    messages = [
+        {"role": "user", "content": "What's the weather in Paris?"},
+        {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "get_weather", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "21 degrees"},
+    ]
+    ask = Ask(messages=messages, tools=[WEATHER, report], tool_choice="required")
+    assert calls(plan(ask)) == [("final_result", {"degrees": 21})]
+    alone = Ask(messages=messages, tools=[WEATHER], tool_choice="required")
+    assert calls(plan(alone)) == [("get_weather", {"city": "Paris"})]
+
+
+@pytest.mark.parametrize(
+    ("system", "text", "told"),
+    [
+        ("Answer with one JSON object and nothing else.", "A colour", True),
+        ("", "Give me json with keys name and age", True),
+        ("You know JSON.", "What is JSON?", False),
+    ],
+)
+def test_being_told_in_words_to_answer_in_json(system: str, text: str, told: bool) -> None:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    assert answers.told_json(messages) == told

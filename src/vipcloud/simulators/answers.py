@@ -183,15 +183,31 @@ def results_at_end(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     return results[::-1]
 
 
+def called_at_end(messages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The names of the tools called since the last user message."""
+    names: set[str] = set()
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            break
+        for call in message.get("tool_calls") or ():
+            names.add(str(call.get("function", {}).get("name")))
+    return names
+
+
 # --- speaking ----------------------------------------------------------------------------------------------------
 
 
 def choose_calls(ask: Ask, text: str) -> list[ToolCall]:
     if not ask.tools or ask.tool_choice == "none":
         return []
-    if ask.tool_choice == "auto" and results_at_end(ask.messages):
+    results = results_at_end(ask.messages)
+    if ask.tool_choice == "auto" and results:
         return []
-    return toolcalls.choose(ask.tools, ask.tool_choice, text)
+    if ask.tool_choice != "required" or not results:
+        return toolcalls.choose(ask.tools, ask.tool_choice, text)
+    used = called_at_end(ask.messages)
+    unused = [tool for tool in ask.tools if tool.get("name") not in used]
+    return toolcalls.choose(unused or ask.tools, ask.tool_choice, "\n".join((text, *results)))
 
 
 def reason(text: str, calls: Sequence[ToolCall], given: Mapping[str, str]) -> list[str]:
