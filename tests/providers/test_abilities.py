@@ -122,7 +122,9 @@ def test_the_packaged_models_say_what_they_take() -> None:
     assert (said["deepseek-chat"].price_input, said["deepseek-chat"].price_cached_input) == (310_000, 310_000)
 
 
-TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "fg"
+]
 ASKED: dict[str, dict[str, Any]] = {
     "n": {"n": 2},
     "logprobs": {"logprobs": True, "top_logprobs": 1},

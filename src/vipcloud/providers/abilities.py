@@ -22,7 +22,13 @@ MODELS_KEPT_MAX = 1024  # in memory, with what they support
 
 _ALWAYS = ("max_tokens", "max_completion_tokens", "stop", "stream", "stream_options")  # ours, whatever the upstream has
 
-_TOOLS = {"tools": [{"type": "function", "function": {"name": "probe", "parameters": {"type": "object"}}}]}
+# Two, as an upstream may be able to force the only tool there is, and not any one of several.
+_TOOLS = {
+    "tools": [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+        for name in ("probe", "other")
+    ]
+}
 _SCHEMA = {"type": "json_schema", "json_schema": {"name": "probe", "schema": {"type": "object"}}}
 _NAMED = {"type": "function", "function": {"name": "probe"}}
 
