@@ -13,7 +13,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 run: $(READY)/run ## Start the gateway, with simulated upstreams where no provider key is set (ARGS="--port 9000")
 	@$(BIN)/vipcloud serve $(ARGS)
 
-test: $(READY)/dev $(READY)/node check ## Check the code, then run every test (ARGS="tests/http -k drain")
+test: $(READY)/dev $(READY)/node $(READY)/clients check ## Check the code, then run every test (ARGS="tests/http -k drain")
 	@requirements/debian curl=curl chromium=chromium postgres=postgresql redis-server=redis-server
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -57,6 +57,12 @@ $(READY)/dev: requirements/dev.lock $(READY)/run
 	@echo "Adding what tests need from requirements/dev.lock ..." >&2
 	@$(PIP) --require-hashes --no-deps --requirement requirements/dev.lock
 	@touch $@
+
+$(READY)/clients: requirements/clients.lock | $(BIN)/python
+	@echo "Setting up .venv/clients from requirements/clients.lock ..." >&2
+	@$(BIN)/python -m venv .venv/clients
+	@.venv/clients/bin/$(notdir $(PIP)) --require-hashes --no-deps --requirement requirements/clients.lock
+	@mkdir -p $(READY) && touch $@
 
 $(READY)/node: $(NODE)/package-lock.json $(NODE)/package.json $(READY)/dev
 	@requirements/debian node=nodejs npm=npm

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from running import Gateway, Process, Simulator, environment
 
-PROVIDERS = ("deepseek", "zhipu")
+PROVIDERS = ("deepseek", "zhipu", "moonshot", "dashscope", "minimax")
+SOON = ("kimi-k2", "qwen3-max", "minimax-text-01")  # not on sale as the program comes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,14 +34,13 @@ def demo(folder: Path) -> Iterator[Gateway]:
 @pytest.fixture(scope="session")
 def simulators(folder: Path) -> Iterator[dict[str, Simulator]]:
     """Simulated providers by name, their logs at hand."""
-    processes = {name: Process(name, ["sim", name, "--port", "0", "--json"], folder) for name in PROVIDERS}
+    process = Process("simulators", ["sim", *PROVIDERS, *("--port", "0") * len(PROVIDERS), "--json"], folder)
     try:
-        yield {
-            name: Simulator(json.loads(process.says(r"\{.*\}")[0])["base_url"]) for name, process in processes.items()
-        }
+        process.says(rf"(?:\{{.*\}}\s+){{{len(PROVIDERS)}}}")
+        said = map(json.loads, process.output.splitlines())
+        yield {each["provider"]: Simulator(each["base_url"]) for each in said}
     finally:
-        for process in processes.values():
-            process.stop()
+        process.stop()
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +52,13 @@ def deepseek(simulators: dict[str, Simulator]) -> Simulator:
 def gateway(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
     """A gateway in front of `simulators`, with the default limits; it books at once."""
     yield from running(Gateway(folder / "gateway", upstreams(simulators) + "[journal]\nbook_interval_s = 0.05\n"))
+
+
+@pytest.fixture(scope="session")
+def complete(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
+    """A gateway on which all ten models are on sale."""
+    catalog = "".join(f'[models.{model}]\nstatus = "live"\n' for model in SOON)
+    yield from running(Gateway(folder / "complete", upstreams(simulators), catalog))
 
 
 @pytest.fixture(scope="session")

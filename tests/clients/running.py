@@ -142,11 +142,13 @@ class Gateway:
 
     folder: Path
     config: str = ""
+    catalog: str = ""
     process: Process = field(init=False)
     base_url: str = field(init=False)  # with /v1, as SDKs want it
 
     def start(self) -> None:
-        self.folder.mkdir()
+        (self.folder / "data").mkdir(parents=True)
+        (self.folder / "data" / "catalog.toml").write_text(self.catalog)
         arguments = ["serve", "--port", "0", *self._where]
         if self.config:
             (self.folder / "settings.toml").write_text(self.config)

@@ -1,4 +1,4 @@
-"""The OpenAI SDK for Node: runs the programs in `node/`, each of which holds its own tests."""
+"""The SDKs of OpenAI and Vercel for Node: runs the programs in `node/`, each of which holds its own tests."""
 
 import subprocess
 from pathlib import Path
@@ -10,15 +10,18 @@ pytestmark = pytest.mark.clients
 
 FOLDER = Path(__file__).parent / "node"
 PROGRAMS = sorted(file.name for file in FOLDER.glob("*.mjs") if file.name != "support.mjs")
+ON_EVERY_MODEL = ("ai-sdk.mjs", "models.mjs")
 NODE_TIMEOUT_S = 50
 
 
 @pytest.mark.timeout(NODE_TIMEOUT_S + 10)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_tests_in_node_pass(gateway: Gateway, impatient: Gateway, deepseek: Simulator, program: str) -> None:
-    assert (FOLDER / "node_modules" / "openai").is_dir(), "run `make test`, which installs the SDK for Node"
+def test_the_tests_in_node_pass(request: pytest.FixtureRequest, deepseek: Simulator, program: str) -> None:
+    assert (FOLDER / "node_modules" / "ai").is_dir(), "run `make test`, which installs the SDKs for Node"
+    gateway: Gateway = request.getfixturevalue("complete" if program in ON_EVERY_MODEL else "gateway")
     keys = {}
     if program == "errors.mjs":
+        impatient: Gateway = request.getfixturevalue("impatient")
         keys = {
             "UNKNOWN_KEY": unknown_key(),
             "REVOKED_KEY": gateway.revoked,
@@ -43,4 +46,4 @@ def test_the_tests_in_node_pass(gateway: Gateway, impatient: Gateway, deepseek: 
 
 
 def test_there_are_programs_to_run() -> None:
-    assert PROGRAMS == ["completions.mjs", "errors.mjs", "streams.mjs", "tools.mjs"]
+    assert PROGRAMS == ["ai-sdk.mjs", "completions.mjs", "errors.mjs", "models.mjs", "streams.mjs", "tools.mjs"]

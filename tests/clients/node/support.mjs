@@ -1,4 +1,5 @@
 // What the programs of this folder share. They are run by test_node_sdk.py, which passes where the gateway is.
+import assert from "node:assert/strict";
 import OpenAI from "openai";
 
 export const { BASE_URL, API_KEY, SIMULATOR_URL } = process.env;
@@ -24,6 +25,17 @@ export const GET_WEATHER = {
     },
   },
 };
+
+/** The models on sale that say they take all of these parameters. */
+export async function modelsWith(...parameters) {
+  const models = [];
+  for await (const model of connect().models.list()) {
+    const takes = new Set(model.supported_parameters);
+    if (model.status !== "soon" && parameters.every((name) => takes.has(name))) models.push(model.id);
+  }
+  assert.ok(models.length > 0, `no model takes ${parameters}`);
+  return models;
+}
 
 /** A client with the SDK's own number of retries, and the times at which it really sent something. */
 export function counted(options = {}) {
