@@ -141,7 +141,7 @@ async def house(tmp_path: Path, template: Any, open_house: Any) -> House:
     data.mkdir()
     shutil.copy(template[0], data)
     (data / "catalog.toml").write_text(CATALOG)
-    opened: House = await open_house()
+    opened: House = await open_house(keys={"dashscope": ("sk-ours",)})
     return opened
 
 
