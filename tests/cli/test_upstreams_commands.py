@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from vipcloud.cli import running
+from vipcloud.cli import context, running
 from vipcloud.cli.running import Running
+from vipcloud.gateway import upstream_state
 from vipcloud.settings import Settings
 
 DEEPSEEK_KEY, ZHIPU_KEY = "sk-acme-0123456789abcdef", "acme0123456789abcdef.0123456789abwxyz"
@@ -102,3 +104,23 @@ def test_what_a_killed_gateway_has_left_is_not_taken_for_one(settings: Settings)
     (settings.data_path / running.FILE).write_text('{"origin":"http://127.0.0.1:1"}')
     assert running.find(settings) is None
     assert running.as_served(settings) == (settings, None)
+
+
+def test_an_account_is_drained_and_revived_and_shown_as_the_gateway_sees_it(
+    vipcloud, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-of-ours")
+    assert rows(vipcloud)["deepseek/1"]["live"] is None
+    assert "gets no new requests" in vipcloud("upstreams", "drain", "deepseek/1").stdout
+    assert upstream_state.read_control(data).drained == {"deepseek/1"}
+    model = upstream_state.ModelState("deepseek-flash", "active", "open", 2, 3.5)
+    for drained, shown in ((True, "drained"), (False, "deepseek-flash breaker open, next try in 3.5 s")):
+        account = upstream_state.AccountState("deepseek/1", 4, 1, 0, drained, "", [model])
+        state = upstream_state.State(context.clock.wall_s(), [account])
+        (data / upstream_state.STATE_FILE).write_bytes(msgspec.json.encode(state))
+        assert shown in vipcloud("upstreams", "list").stdout
+    assert rows(vipcloud)["deepseek/1"]["live"]["models"][0]["opened"] == 2
+    assert "gets requests again" in vipcloud("upstreams", "revive", "deepseek/1").stdout
+    control = upstream_state.read_control(data)
+    assert (control.drained, control.revived) == (frozenset(), {"deepseek/1": 1})
+    assert "There is no upstream account 'deepseek/9'" in vipcloud("upstreams", "drain", "deepseek/9", status=1).stderr

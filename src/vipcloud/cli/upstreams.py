@@ -1,7 +1,8 @@
-"""`vipcloud upstreams`: our accounts at the providers, and whether they work."""
+"""`vipcloud upstreams`: our accounts at the providers, whether they work, and whether they are to."""
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -11,8 +12,9 @@ from msgspec import Struct
 
 from vipcloud.cli import context, running
 from vipcloud.errors import SettingsError
-from vipcloud.gateway import probes
+from vipcloud.gateway import probes, upstream_state
 from vipcloud.gateway.probes import Finding, Target
+from vipcloud.gateway.upstream_state import AccountState
 from vipcloud.gateway.upstreams import account_settings, check_names
 from vipcloud.http.client import Client
 from vipcloud.providers.catalog import Candidate, Catalog, Provider
@@ -28,6 +30,9 @@ Only = Annotated[
         metavar="UPSTREAM", help="Only this provider (deepseek) or account (deepseek/1).", show_default=False
     ),
 ]
+
+
+Account = Annotated[str, typer.Argument(metavar="UPSTREAM", help="The account, such as deepseek/1.")]
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
@@ -59,9 +64,12 @@ class Upstream(Struct, frozen=True, kw_only=True):
 @context.told
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """List providers with addresses, our accounts there, and the models that they serve."""
-    _, catalog, found = look(data, config)
+    settings, catalog, found = look(data, config)
+    live = live_states(settings)
     if as_json:
-        context.print_json([described(upstream, catalog) for upstream in found])
+        context.print_json(
+            [{**described(upstream, catalog), "live": msgspec.to_builtins(live.get(upstream.id))} for upstream in found]
+        )
         return
     separator = "\n" if context.out.is_terminal else ", "
     rows = [
@@ -71,10 +79,11 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
             separator.join(map(masked, upstream.keys)) or "–",
             upstream.base_url,
             ", ".join(served(upstream, catalog)) or "–",
+            *([now(live.get(upstream.id))] if live else []),
         ]
         for upstream in found
     ]
-    context.print_table(["upstream", "state", "keys", "address", "serves"], rows)
+    context.print_table(["upstream", "state", "keys", "address", "serves", *(["now"] if live else [])], rows)
     missing = [upstream.provider.key_env for upstream in found if upstream.state == "no key"]
     if missing:
         context.note("No key", f"is set for some providers: {', '.join(missing)}, or upstreams.PROVIDER.keys.")
@@ -82,6 +91,22 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
         context.note(
             "Simulated", "providers are what `vipcloud serve` runs on then; while it does, they are listed here."
         )
+
+
+@app.command()
+@context.told
+def drain(upstream: Account, data: context.Data = None, config: context.Config = None) -> None:
+    """Send no new requests to an account; those that run go on. It holds until `revive`, restarts included."""
+    upstream_state.drain(_data_of(upstream, data, config), upstream)
+    context.out.print(f"{upstream} gets no new requests. `vipcloud upstreams revive {upstream}` ends that.")
+
+
+@app.command()
+@context.told
+def revive(upstream: Account, data: context.Data = None, config: context.Config = None) -> None:
+    """Take an account into service again, whatever took it out: a drain, an open breaker, a refused key, arrears."""
+    upstream_state.revive(_data_of(upstream, data, config), upstream)
+    context.out.print(f"{upstream} gets requests again.")
 
 
 @app.command("test")
@@ -161,6 +186,36 @@ def look(data: context.Data, config: context.Config) -> tuple[Settings, Catalog,
                 Upstream(provider=provider, base_url=base_url, account=account, simulated=provider.id in simulated)
             )
     return settings, catalog, upstreams
+
+
+def live_states(settings: Settings) -> dict[str, AccountState]:
+    """What the running gateway tells of each account; empty while none runs."""
+    state = upstream_state.read_state(settings.data_path, context.clock.wall_s())
+    return {account.id: account for account in state.accounts} if state is not None else {}
+
+
+def now(account: AccountState | None) -> str:
+    """What keeps an account, or a model there, from being asked now."""
+    if account is None:
+        return "–"
+    if account.drained:
+        return "drained"
+    troubles = [f"{account.keys_refused} key(s) refused"] if account.keys_refused else []
+    for model in account.models:
+        if model.status != "active":
+            troubles.append(f"{model.model} {model.status}, {account.reason}")
+        elif model.breaker != "closed":
+            troubles.append(f"{model.model} breaker {model.breaker}, next try in {model.free_in_s:g} s")
+    return "; ".join(troubles) or f"serving, {account.running} running"
+
+
+def _data_of(upstream: str, data: context.Data, config: context.Config) -> Path:
+    """The data folder, if there is such an account. Raises SettingsError."""
+    settings, _, found = look(data, config)
+    known = [one.id for one in found if one.account is not None]
+    if upstream not in known:
+        raise SettingsError(f"There is no upstream account '{upstream}'; there are {', '.join(known) or 'none'}.")
+    return settings.data_path
 
 
 def served(upstream: Upstream, catalog: Catalog) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the gateway does beside serving: follows the change feed and the catalogue file."""
+"""What the gateway does beside serving: follows the change feed, the catalogue file and orders, and tells its state."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import structlog
 
 from vipcloud.errors import SettingsError
 from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.upstream_state import UpstreamNotices
 from vipcloud.providers.catalog import Catalog
 
 log = structlog.get_logger(__name__)
@@ -21,12 +22,15 @@ class Housekeeping:
         self._load_catalog = load_catalog
         self._reload = reload
         self._seen = _stamp(parts.settings.catalog_path)
+        self._notices = UpstreamNotices(parts.upstreams, parts.settings.data_path)
 
     async def run(self) -> None:
         while True:
             try:
                 await self._parts.directory.poll_changes()
                 self._follow_catalog()
+                self._notices.follow()
+                self._notices.tell(self._parts.clock.wall_s(), self._parts.clock.monotonic_s())
             except Exception:  # serving goes on without the news; `/readyz` says when they are too old
                 log.exception("housekeeping failed")
             await asyncio.sleep(self._parts.settings.gateway.poll_interval_s)
