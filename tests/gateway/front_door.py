@@ -465,3 +465,13 @@ async def opened(
 async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
+
+
+def without(open_house: Callable[..., Any], *providers: str) -> Callable[..., Any]:
+    """`open_house`, but without a key at some providers: their models have one route less."""
+
+    async def start(data_suffix: str = "", **options: Any) -> House:
+        keys = {**dict.fromkeys(providers, ()), **options.pop("keys", {})}
+        return await open_house(data_suffix, keys=keys, **options)
+
+    return start

@@ -1,9 +1,16 @@
 """What a running gateway tells of its upstream accounts, and takes from an operator, through the data folder."""
 
-from front_door import House, eventually
+import pytest
+from front_door import House, eventually, without
 
 from vipcloud.gateway import upstream_state
 from vipcloud.gateway.upstream_state import AccountState
+
+
+@pytest.fixture
+def open_house(open_house):
+    """DeepSeek's models have no other provider here."""
+    return without(open_house, "dashscope")
 
 
 def told(house: House, upstream: str) -> AccountState:

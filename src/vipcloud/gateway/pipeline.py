@@ -5,7 +5,8 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from vipcloud.errors import (
     Unavailable,
     UnsupportedMediaType,
     UpstreamFailed,
+    UpstreamInterrupted,
     UpstreamTimeout,
 )
 from vipcloud.gateway.bill import Bill, Outcome
@@ -32,7 +34,8 @@ from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import Demo
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
-from vipcloud.gateway.relay import StreamRelay
+from vipcloud.gateway.relay import BufferingRelay, StreamRelay
+from vipcloud.gateway.rescue import Rescue
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
 from vipcloud.http.addresses import client_address
 from vipcloud.http.client import ClientError, Response
@@ -43,7 +46,7 @@ from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.metering import estimate
 from vipcloud.metering.estimate import Texts
 from vipcloud.money import NanoUSD
-from vipcloud.providers import answers, failures, reasoning, reply, structured, translate
+from vipcloud.providers import answers, failures, reasoning, reply, stream, structured, translate
 from vipcloud.providers import usage as counts
 from vipcloud.providers.answers import Form
 from vipcloud.providers.catalog import Model
@@ -94,6 +97,7 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
         if demo is not None:
             demo.restrict(request, len(body))
+        rescue = Rescue.of(exchange.headers.get(b"x-vipcloud-rescue"), request)
         model = parts.catalog.model(request.model)
         if principal.terms is not None:
             check_terms(call, parts, principal.terms, model.id)
@@ -108,7 +112,7 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         raise
     streamed = request.stream is True
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=streamed, claim=call.claim)
-    attempt = Attempt(call, parts, request, model, permit, bill, pool, form)
+    attempt = Attempt(call, parts, request, model, permit, bill, pool, form, rescue)
     try:
         await serve(attempt)
     except GatewayError as error:
@@ -259,6 +263,7 @@ class Attempt(Struct, eq=False):
     bill: Bill
     pool: Pool
     form: Form | None = None
+    rescue: Rescue | None = None
     spare: bool = False
     prompt: TextSize | None = None  # measured when it is first needed
     unfit: Usage | None = None
@@ -306,11 +311,15 @@ class Attempt(Struct, eq=False):
     def settle_cut(self, way: Way, translator: StreamTranslator) -> None:
         """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
         outcome: Outcome = "restarted" if self.call.exchange.interrupted else "client_gone"
-        if translator.started:
+        if self.delivers(translator):
             self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
         else:
             self.lose(translator.usage)
             self.bill.settle(outcome)
+
+    def delivers(self, translator: StreamTranslator) -> bool:
+        """Whether the caller has got anything of a stream."""
+        return translator.started and (self.rescue is None or not self.rescue.buffers)
 
     def lose(self, usage: Usage | None = None) -> None:
         """Note what the upstream bills for a call of which nothing was delivered: what it counted, or else the input.
@@ -319,12 +328,22 @@ class Attempt(Struct, eq=False):
         """
         self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
 
+    def settle_said(self, outcome: Outcome) -> None:
+        """Charge what was delivered of an answer that could not be continued; nothing is done if nothing was."""
+        if self.rescue is not None and self.rescue.said:
+            self.bill.settle(outcome, self.estimate(self.rescue.delivered), estimated=True)
+
     def encode(self, way: Way) -> bytes:
         """The upstream's body for this way."""
+        request, tokens = self.request, self.permit.output_tokens // (self.request.n or 1)
+        if self.rescue is not None and self.rescue.said:
+            assert isinstance(request, PlainChat), "no other is continued"
+            request = translate.continued(request, way.candidate, self.rescue.said)
+            tokens = max(1, tokens - self.rescue.tokens_said)
         return translate.encode_suited(
-            self.request,
+            request,
             way.candidate,
-            max_tokens=self.permit.output_tokens // (self.request.n or 1),
+            max_tokens=tokens,
             attempt_id=f"{self.call.serial}-{self.bill.attempts}",
             account=self.bill.principal.account.id,
         )
@@ -375,9 +394,9 @@ async def serve(attempt: Attempt) -> None:
     """
     parts, call, bill, pool = attempt.parts, attempt.call, attempt.bill, attempt.pool
     settings, upstreams = parts.settings.gateway, parts.upstreams
-    stream = call.streams = bill.streamed
+    call.streams = bill.streamed
     call.ping_s = settings.ping_stream_s
-    call.deadline = call.exchange.received_s + (settings.ping_stream_s if stream else settings.ping_unary_s)
+    call.deadline = call.exchange.received_s + (settings.ping_stream_s if bill.streamed else settings.ping_unary_s)
     parts.deadlines.add(call)
     upstreams.budget.requests += 1
     try:
@@ -392,6 +411,9 @@ async def serve(attempt: Attempt) -> None:
             await serve_by(attempt, way)
         except AttemptFailed as failed:
             await serve_again(attempt, way, failed)
+    except asyncio.CancelledError:
+        attempt.settle_said("restarted" if call.exchange.interrupted else "client_gone")
+        raise
     finally:
         parts.deadlines.discard(call)
 
@@ -400,9 +422,11 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
     """Go on after `way` failed. Raises the GatewayError of the last try."""
     parts, bill, pool = attempt.parts, attempt.bill, attempt.pool
     upstreams, loop = parts.upstreams, asyncio.get_running_loop()
-    tried, spent = [way], False
+    tried, spent, rescue = [way], False, attempt.rescue
     while failed.retryable and bill.attempts < parts.settings.gateway.attempts_max:
-        found = upstreams.following(pool, tried, failed)
+        if rescue is not None and rescue.said:
+            pool = Pool([one for one in pool.ways if one.candidate.continues])
+        found = upstreams.following(pool, tried, failed) if pool.ways else None
         if found is None:
             break
         way, wait_s = found
@@ -420,7 +444,10 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
             failed = error
         else:
             return
-    raise upstreams.told(failed, pool, spent=spent)
+    if rescue is not None and rescue.said:
+        attempt.settle_said("interrupted")
+        raise UpstreamInterrupted(stream.INTERRUPTED)
+    raise upstreams.told(failed, attempt.pool, spent=spent)
 
 
 async def serve_by(attempt: Attempt, way: Way) -> None:
@@ -541,8 +568,15 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     if attempt.spare:
         first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
     deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
-    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase)
-    relay = StreamRelay(
+    rescue = attempt.rescue
+    carrying_on = rescue is not None and rescue.begin(translator)
+    response = await parts.upstreams.send(
+        way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, continuing=carrying_on
+    )
+    kind: Callable[..., StreamRelay] = StreamRelay
+    if rescue is not None and rescue.buffers:
+        kind = partial(BufferingRelay, bytes_max=settings.gateway.reply_bytes_max)
+    relay = kind(
         call,
         bill,
         response,
@@ -574,13 +608,18 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             raise
     if failure is None:
         usage = usage or attempt.estimate(translator.delivered)
+        if carrying_on and rescue is not None and not estimated:
+            usage, estimated = rescue.whole(usage, attempt.estimate(translator.delivered).prompt_tokens), True
         await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
-        call.send_last(translator.final(usage))
-    elif translator.started:
+        last = translator.final(usage)
+        call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
+    elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):
         await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
     else:
-        if faults.reported is None:
+        if rescue is not None and rescue.buffers:
+            attempt.lose(attempt.estimate(translator.delivered))
+        elif faults.reported is None or translator.started:
             attempt.lose(translator.usage)
         raise faults.failed(failure)
 
@@ -609,7 +648,7 @@ class OpenStream(Struct, eq=False):
         permit = attempt.permit
         if permit.held_tokens < permit.output_tokens:
             self._hold_on(permit, usage.completion_tokens)
-        return attempt.bill.reached(usage)
+        return attempt.bill.reached(usage) if attempt.delivers(translator) else None
 
     def _hold_on(self, permit: Permit, tokens: int) -> None:
         slice_tokens = permit.ask.slice_tokens

@@ -6,11 +6,12 @@ idle time-out, and none before the first token: an upstream's keep-alives do not
 """
 
 import asyncio
+from typing import Any
 
 from vipcloud.errors import GatewayError, UpstreamFailed, UpstreamInterrupted, UpstreamTimeout
 from vipcloud.gateway.bill import Bill
 from vipcloud.gateway.call import Call
-from vipcloud.http.client import ClientError, Response, TimedOut
+from vipcloud.http.client import ClientError, Response, ResponseInvalid, TimedOut
 from vipcloud.providers import stream
 from vipcloud.providers.stream import StreamTranslator
 
@@ -54,6 +55,11 @@ class StreamRelay:
         self._events = 0
         self._exchange = call.exchange
         self._now = asyncio.get_running_loop().time
+
+    @property
+    def kept(self) -> bytes:
+        """Of the answer, what has not been sent on: nothing."""
+        return b""
 
     async def run(self) -> GatewayError | None:
         """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet."""
@@ -108,3 +114,33 @@ class StreamRelay:
             self._response.expect(now + self._idle_s, "idle")
         else:
             self._response.expect(self._total_deadline, "total")
+
+
+class BufferingRelay(StreamRelay):
+    """Keeps an answer, up to `bytes_max`, until it is whole, so that another can take its place.
+
+    The client gets signs of life meanwhile.
+    """
+
+    __slots__ = ("_bytes_left", "_parts")
+
+    def __init__(self, *arguments: Any, bytes_max: int, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._parts: list[bytes] = []
+        self._bytes_left = bytes_max
+
+    @property
+    def kept(self) -> bytes:
+        """All of the answer but its end."""
+        return b"".join(self._parts)
+
+    def _feed(self, data: bytes) -> None:
+        ping_due = self._call.deadline
+        super()._feed(data)
+        self._call.deadline = ping_due
+
+    def _send(self, out: bytes) -> None:
+        self._bytes_left -= len(out)
+        if self._bytes_left < 0:
+            raise ResponseInvalid("the answer is too large to be kept")
+        self._parts.append(out)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class ModelState(Struct, frozen=True):
-    """`status` is the account's for this model, `breaker` closed, open or trial; `free_in_s`: till it is tried again."""
+    """`status` is the account's for this model; `breaker` is closed, open or trial; `free_in_s`: till its next try."""
 
     model: str
     status: str

@@ -394,10 +394,20 @@ class Upstreams:
 
     # --- the call
 
-    async def send(self, way: Way, key: UpstreamKey, body: bytes, accept: str, deadline: float, phase: str) -> Response:
+    async def send(
+        self,
+        way: Way,
+        key: UpstreamKey,
+        body: bytes,
+        accept: str,
+        deadline: float,
+        phase: str,
+        *,
+        continuing: bool = False,
+    ) -> Response:
         """Call the upstream; its answer with status 200, head read. Raises AttemptFailed."""
         account = way.account
-        path = way.candidate.chat_path
+        path = way.candidate.provider.continue_path if continuing else way.candidate.chat_path
         head = key.steady_heads.get((path, accept)) or key.head(account, int(self._clock.wall_s() * 1000), path, accept)
         try:
             response = await account.origin.send(

@@ -153,8 +153,8 @@ class Response(Struct, eq=False):
             self.sink = sink
             await waiter
         except BaseException:
-            _retrieve(waiter)
             self.abort()
+            _retrieve(waiter)
             raise
         finally:
             self.sink = None

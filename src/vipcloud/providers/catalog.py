@@ -172,6 +172,8 @@ class _ProviderRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ready: bool = False
     auth: Auth = "bearer"
     code_in_message: bool = False
+    continue_field: Literal["prefix", "partial"] | None = None
+    continue_path: Annotated[str, Meta(pattern=r"^(/[^\s]+)?$")] = ""
     headers: dict[str, str] = {}
     quirks: dict[str, Any] = {}
     errors: tuple[ErrorRule, ...] = ()
@@ -212,6 +214,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """A company we call. Compares by identity, like `Candidate`: two loads make two providers.
 
     `regions` are all its addresses by a name for people: keys of one are refused at the others.
+    One that has a `continue_field` goes on with an answer whose beginning is the last message, marked with it, at
+    `continue_path`.
     """
 
     id: str
@@ -225,6 +229,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     first_byte_s: float
     limits_per: Literal["account", "model"]
     code_in_message: bool
+    continue_field: str | None
+    continue_path: str
     quirks: Quirks
     errors: tuple[ErrorRule, ...]
     regions: Mapping[str, str]
@@ -262,6 +268,11 @@ class Candidate(Struct, frozen=True, kw_only=True, eq=False):
     def id(self) -> str:
         """A name for logs, metrics and health: `zhipu/glm-4-plus`."""
         return f"{self.provider.id}/{self.upstream_model}"
+
+    @property
+    def continues(self) -> bool:
+        """Whether it can go on with an answer that another upstream has begun."""
+        return self.provider.continue_field is not None and not self.quirks.thinking
 
     @property
     def caches_prompts(self) -> bool:
@@ -413,6 +424,8 @@ def _provider(provider_id: str, raw: dict[str, Any]) -> Provider:
         first_byte_s=row.first_byte_s,
         limits_per=row.limits_per,
         code_in_message=row.code_in_message,
+        continue_field=row.continue_field,
+        continue_path=row.continue_path or row.chat_path,
         quirks=_quirks(row.quirks, f"{path}.quirks"),
         errors=row.errors,
         regions=MappingProxyType(dict(row.regions)),

@@ -164,6 +164,11 @@ class StreamTranslator:
 
     # --- what the caller does ------------------------------------------------------------------------------------
 
+    def carry_on(self, said: str) -> None:
+        """The answer began with `said`, from another upstream; what this one says goes on from there."""
+        self.content.pieces.append(said)
+        self._choice(0).opened = self.started = True
+
     def feed(self, data: bytes) -> bytes:
         """What to send on now, whole events; often nothing. Look at `failure` and `complete` afterwards."""
         if self._ended or self.failure is not None:

@@ -20,7 +20,15 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from vipcloud.dialects.openai import ChatRequest, FunctionChoice, FunctionTool, Message, PlainChat, ResponseFormat
+from vipcloud.dialects.openai import (
+    AssistantMessage,
+    ChatRequest,
+    FunctionChoice,
+    FunctionTool,
+    Message,
+    PlainChat,
+    ResponseFormat,
+)
 from vipcloud.errors import BadRequest
 from vipcloud.providers import fitness, messages, reasoning, structured, tools
 from vipcloud.providers.catalog import Candidate, Quirks
@@ -71,6 +79,13 @@ class _Body(_Plain, omit_defaults=True):
     thinking_budget: int | None = None
 
 
+class _Beginning(AssistantMessage, tag="assistant", tag_field="role", omit_defaults=True):
+    """The answer so far, marked as such in the provider's way."""
+
+    prefix: bool | None = None
+    partial: bool | None = None
+
+
 _USAGE_OPTION = _UsageOption()
 
 
@@ -92,6 +107,14 @@ def encode_request(
     if problem is not None:
         raise problem
     return encode_suited(request, candidate, max_tokens=max_tokens, attempt_id=attempt_id, account=account)
+
+
+def continued(request: PlainChat, candidate: Candidate, said: str) -> PlainChat:
+    """The request whose answer goes on where `said` ends, for a candidate that `continues`."""
+    assert candidate.provider.continue_field is not None, "asked only of one that can"
+    message = _Beginning(content=said)
+    setattr(message, candidate.provider.continue_field, True)
+    return msgspec.structs.replace(request, messages=[*request.messages, message])
 
 
 def encode_suited(
