@@ -30,7 +30,7 @@ PUBLIC = [
     "/login",
     "/terms",
 ]
-MEMBERS = ["/overview", "/usage", "/keys", "/credit", "/limits", "/settings"]
+MEMBERS = ["/overview", "/usage", "/keys", "/keys/new", "/credit", "/limits", "/settings"]
 SIZES = ((1440, 900), (390, 844))
 SCHEMES = ("light", "dark")
 EMAIL = "eve@example.com"
@@ -141,8 +141,9 @@ def test_from_the_waitlist_to_the_bill(site: Site, chromium: Browser) -> None:
     assert round((float(left) + float(cost)) * 1e9) == 3_000_000_000
 
     page.goto(f"{site.url}/keys")
-    page.fill("#k-name", "second")
     page.click("text=Create a key")
+    page.fill("#k-name", "second")
+    page.click("text=Create the key")
     page.goto(f"{site.url}/keys")
     page.click("tr:has-text('first key') >> text=Revoke")
     page.fill("#rv", "first key")
@@ -212,8 +213,8 @@ def test_the_site_works_without_a_script(site: Site, chromium: Browser) -> None:
     page.fill("#c-in", "1000000")
     page.click("text=Work out")
     assert "1,000,000 tokens in" in page.inner_text("caption")
-    page.goto(f"{site.url}/keys")
+    page.goto(f"{site.url}/keys/new")
     page.fill("#k-name", "plain")
-    page.click("text=Create a key")
+    page.click("text=Create the key")
     assert page.inner_text("#the-key").startswith("vc-sk-")
     context.close()

@@ -12,13 +12,14 @@ from litestar.testing import TestClient
 from console.conftest import Page, Person, words
 from vipcloud.accounts import people, rules, store
 from vipcloud.console import charts
-from vipcloud.console.pages import overview
+from vipcloud.console.pages import keys, overview
 from vipcloud.console.parts import Parts
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
+from vipcloud.limits.rules import Caps
 from vipcloud.storage import engine as storage
 
-PAGES = ["/overview", "/usage?period=30d", "/keys", "/credit", "/limits", "/settings"]
+PAGES = ["/overview", "/usage?period=30d", "/keys", "/keys/new", "/credit", "/limits", "/settings"]
 
 
 def book(parts: Parts, account_id: str, count: int, key_id: str | None = None, **changes: object) -> list[Settled]:
@@ -149,6 +150,75 @@ def test_a_key_is_shown_once_works_and_is_revoked_by_its_name(
     with storage.reading(parts.engine) as connection:
         [row] = store.list_keys(connection, account.id)
     assert row.revoked_at is not None
+
+
+def test_a_key_has_the_terms_of_its_form(site: TestClient[Litestar], person: Person, parts: Parts) -> None:
+    account = person.account("ann@example.com")
+    person.sign_in("ann@example.com")
+    fields = {"models": "glm-4-air", "cap_day": "1.50", "cap_total": "$20", "ends": "2099-12-31"}
+    assert person.post("/keys", name="bound", networks="203.0.113.7, 2001:db8::/48", **fields).status_code == 200
+    with storage.reading(parts.engine) as connection:
+        [row] = store.list_keys(connection, account.id)
+    assert row.caps == Caps(1_500_000_000, None, 20_000_000_000)
+    assert (row.models, row.networks) == ("glm-4-air", "203.0.113.7/32,2001:db8::/48")
+    assert row.expires_at == 4_102_444_800.0
+    text = words(site.get("/keys").text)
+    assert "$1.50 a day" in text
+    assert "glm-4-air only" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cap_day", "ten"),
+        ("cap_month", "-5"),
+        ("cap_total", "0"),
+        ("ends", "soon"),
+        ("ends", "2001-01-01"),
+        ("networks", "not an address"),
+        ("models", "gpt-9"),
+        ("name", "x" * 101 + "\n"),
+    ],
+)
+def test_a_form_with_a_mistake_makes_no_key_and_is_kept_as_typed(
+    site: TestClient[Litestar], person: Person, parts: Parts, field: str, value: str
+) -> None:
+    account = person.account("ann@example.com")
+    person.sign_in("ann@example.com")
+    answer = person.post("/keys", **{"name": "bound", "cap_month": "7.25", field: value})
+    if field == "name":
+        assert answer.status_code == 200, "a long name is cut"
+        return
+    assert answer.status_code == 400
+    assert "No key was made" in answer.text
+    assert 'value="bound"' in answer.text
+    with storage.reading(parts.engine) as connection:
+        assert store.list_keys(connection, account.id) == []
+
+
+@pytest.mark.parametrize(("overlap", "works"), [("24h", True), ("1h", True), ("0", False), ("nonsense", True)])
+def test_rotating_gives_a_new_key_while_the_old_one_works_on(
+    site: TestClient[Litestar], person: Person, parts: Parts, overlap: str, works: bool
+) -> None:
+    account = person.account("ann@example.com")
+    person.sign_in("ann@example.com")
+    person.post("/keys", name="api", models="glm-4-air", cap_month="9")
+    with storage.reading(parts.engine) as connection:
+        [old] = store.list_keys(connection, account.id)
+    made = person.post(f"/keys/{old.id}/rotate", overlap=overlap)
+    [key] = re.findall(r'id="the-key"[^>]*>(vc-sk-\w+)<', made.text)
+    with storage.reading(parts.engine) as connection:
+        before, new = store.list_keys(connection, account.id)
+    assert new.hash == rules.key_hash(key.encode())
+    assert (new.name, new.models, new.caps) == (old.name, old.models, old.caps)
+    now_s = parts.clock.wall_s()
+    assert keys.works(before, now_s) is works
+    assert not keys.works(before, now_s + 25 * 3600)
+    if works:
+        assert "An old key of this name still works" in site.get(f"/keys/{new.id}/rotate").text
+        assert person.post(f"/keys/{new.id}/rotate", overlap="24h").status_code == 303
+        with storage.reading(parts.engine) as connection:
+            assert len(store.list_keys(connection, account.id)) == 2
 
 
 def test_one_request_is_worked_out(site: TestClient[Litestar], person: Person, parts: Parts) -> None:

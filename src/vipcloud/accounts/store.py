@@ -90,6 +90,19 @@ class KeyRow(NamedTuple):
     def caps(self) -> Caps | None:
         return _caps(self)
 
+    @property
+    def terms(self) -> "KeyTerms":
+        """What a key that takes over from this one may do. When this one ends is its own business."""
+        return KeyTerms(
+            caps=_caps(self) or Caps(),
+            rpm=self.rpm,
+            rpd=self.rpd,
+            concurrency=self.concurrency,
+            expires_at=None,
+            models=tuple(self.models.split(",")) if self.models else (),
+            networks=tuple(self.networks.split(",")) if self.networks else (),
+        )
+
 
 class KeyTerms(NamedTuple):
     """What a key may do, if not all that its account may. `networks`: addresses or CIDRs."""
@@ -258,6 +271,15 @@ def revoke_key(connection: Connection, reference: str, revoked_at: float) -> Key
     connection.execute(update(_key).where(_key.c.id == row.id).values(revoked_at=revoked_at))
     schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
     return row._replace(revoked_at=revoked_at)
+
+
+def end_key(connection: Connection, key_id: str, expires_at: float) -> None:
+    """Let a key expire at a time: the old one of a pair, when a new one takes over. Raises KeyNotFound."""
+    row = connection.execute(select(_key).where(_key.c.id == key_id)).one_or_none()
+    if row is None:
+        raise KeyNotFound(f"No key has the id {key_id}.")
+    connection.execute(update(_key).where(_key.c.id == key_id).values(expires_at=expires_at))
+    schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
 
 
 def key_by_hash(connection: Connection, key_hash: bytes) -> tuple[KeyRow, AccountRow] | None:

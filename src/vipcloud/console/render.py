@@ -57,6 +57,7 @@ class Renderer:
         )
         self._environment.globals.update(site=site, static=static_url)
         self._environment.filters.update(
+            span=span,
             date=date,
             iso=iso,
             usd_short=usd_short,
@@ -206,6 +207,21 @@ def date(at_s: float) -> str:
 
 def iso(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+
+
+def stop_time(at_s: float) -> str:
+    """`Mon 23 Nov 2026, 14:02 UTC`."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return f"{at:%a} {at.day} {at:%b %Y, %H:%M} UTC"
+
+
+def span(seconds: float) -> str:
+    """How long, in the two units that matter: `19 h 27 min`."""
+    minutes = max(0, int(seconds // 60))
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def clock_time(at_s: float) -> str:

@@ -1,6 +1,7 @@
-"""`/keys`: make a key, see who uses which, replace one, stop one."""
+"""`/keys`: make a key, see who uses which, replace one without a gap, stop one."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from litestar import Response, get, post
 from litestar.exceptions import NotFoundException
@@ -11,18 +12,33 @@ from sqlalchemy import Connection
 
 from vipcloud.accounts import letters, mails, people, store
 from vipcloud.accounts.people import Visitor
-from vipcloud.accounts.store import InvalidInput, KeyRow
+from vipcloud.accounts.store import InvalidInput, KeyRow, KeyTerms
 from vipcloud.console import visits
 from vipcloud.console.pages import shell
 from vipcloud.console.pages.usage import bounds
 from vipcloud.console.parts import Parts, threaded
-from vipcloud.console.render import Renderer
+from vipcloud.console.render import Renderer, stop_time
 from vipcloud.console.visits import AnyRequest
 from vipcloud.ledger import reports
+from vipcloud.limits.rules import Caps
+from vipcloud.money import parse_usd
 from vipcloud.storage import engine as storage
 
 KEYS_MAX = 20
 HOUR_S = 3600.0
+OVERLAPS_S = {"24h": 24 * HOUR_S, "7d": 7 * 24 * HOUR_S, "1h": HOUR_S, "0": 0.0}
+
+
+class Form(NamedTuple):
+    """The fields of a new key, as typed."""
+
+    name: str = ""
+    models: tuple[str, ...] = ()
+    cap_day: str = ""
+    cap_month: str = ""
+    cap_total: str = ""
+    ends: str = ""
+    networks: str = ""
 
 
 class Keys:
@@ -33,38 +49,48 @@ class Keys:
         self._renderer = renderer
 
     def show(self, request: AnyRequest) -> Response[Any]:
+        now_s = self._parts.clock.wall_s()
         with storage.reading(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
-            return self._page(request, connection, visitor)
-
-    def create(self, request: AnyRequest, fields: dict[str, str]) -> Response[Any]:
-        now_s = self._parts.clock.wall_s()
-        with storage.writing(self._parts.engine) as connection:
-            visitor = visits.visitor(request, connection, self._parts)
-            name = fields.get("name", "").strip()
-            working = self._working(connection, visitor)
-            if not name:
-                return self._page(request, connection, visitor, "Give the key a name. No key was made.", name)
-            if any(key.name == name for key in working):
-                problem = f"A working key is named {name} already. No key was made. Choose another name."
-                return self._page(request, connection, visitor, problem, name)
-            if len(working) >= KEYS_MAX:
-                problem = f"{KEYS_MAX} keys are the most. No key was made. Revoke one, or write to us."
-                return self._page(request, connection, visitor, problem, name)
-            try:
-                made = store.create_key(connection, visitor.account.id, now_s, self._parts.random_bytes, name)
-            except InvalidInput as error:
-                return self._page(request, connection, visitor, f"{error} No key was made.", name[:100])
-            self._tell(connection, visitor, made.row, "created", now_s)
+            since_s, until_s = bounds("month", now_s)
+            month = reports.by_key(connection, reports.Filter(visitor.account.id, since_s, until_s))
+            keys = store.list_keys(connection, visitor.account.id)
             context = {
                 **shell.context(request, connection, visitor, "keys"),
-                "key": made.plaintext,
-                "masked": made.row.masked,
-                "name": made.row.name,
+                "working": [key for key in keys if works(key, now_s)],
+                "ended": [key for key in reversed(keys) if not works(key, now_s)],
+                "ever": reports.by_key(connection, reports.Filter(visitor.account.id, 0, until_s)),
+                "month": month,
+                "hour": reports.by_key(connection, reports.Filter(visitor.account.id, now_s - HOUR_S, now_s + 1)),
+                "spent": sum(use.charge_nanousd for use in month.values()),
+                "now_s": now_s,
             }
-        return self._renderer.page("pages/key_created.html", context, headers={"cache-control": "no-store"})
+        return self._renderer.page("pages/keys.html", context)
 
-    def ask_revoke(self, request: AnyRequest, key_id: str) -> Response[Any]:
+    def form(self, request: AnyRequest) -> Response[Any]:
+        with storage.reading(self._parts.engine) as connection:
+            visitor = visits.visitor(request, connection, self._parts)
+            return self._form(request, connection, visitor, Form())
+
+    def create(self, request: AnyRequest, fields: dict[str, list[str]]) -> Response[Any]:
+        form = read(fields)
+        with storage.writing(self._parts.engine) as connection:
+            visitor = visits.visitor(request, connection, self._parts)
+            working = self._working(connection, visitor)
+            try:
+                if not form.name:
+                    raise InvalidInput("Give the key a name.")
+                if any(key.name == form.name for key in working):
+                    raise InvalidInput(f"A working key is named {form.name} already. Choose another name.")
+                if len(working) >= KEYS_MAX:
+                    raise InvalidInput(f"{KEYS_MAX} keys are the most. Revoke one, or write to us.")
+                terms = self._terms(form)
+                return self._made(request, connection, visitor, form.name, terms, None)
+            except InvalidInput as error:
+                return self._form(request, connection, visitor, form, f"{error} No key was made.")
+
+    def ask_rotate(self, request: AnyRequest, key_id: str) -> Response[Any]:
+        now_s = self._parts.clock.wall_s()
         with storage.reading(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
             key = self._own(connection, visitor, key_id)
@@ -72,53 +98,102 @@ class Keys:
                 **shell.context(request, connection, visitor, "keys"),
                 "key": key,
                 "recent": self._recent(connection, visitor, key),
-                "problem": "",
+                "stops": {name: stop_time(now_s + overlap_s) for name, overlap_s in OVERLAPS_S.items()},
+                "older": self._older(connection, visitor, key),
             }
-        return self._renderer.page("pages/key_revoke.html", context)
+        return self._renderer.page("pages/key_rotate.html", context)
+
+    def rotate(self, request: AnyRequest, key_id: str, fields: dict[str, str]) -> Response[Any]:
+        """A new key of the same name and terms; the old one stops when its owner said."""
+        now_s = self._parts.clock.wall_s()
+        with storage.writing(self._parts.engine) as connection:
+            visitor = visits.visitor(request, connection, self._parts)
+            key = self._own(connection, visitor, key_id)
+            if not works(key, now_s) or self._older(connection, visitor, key) is not None:
+                return Redirect(f"/keys/{key.id}/rotate", status_code=303)
+            overlap_s = OVERLAPS_S.get(fields.get("overlap", ""), OVERLAPS_S["24h"])
+            if overlap_s:
+                store.end_key(connection, key.id, min(now_s + overlap_s, key.expires_at or float("inf")))
+            else:
+                store.revoke_key(connection, key.id, now_s)
+            stops = f"stops {stop_time(now_s + overlap_s)}" if overlap_s else "has stopped"
+            replaces = {"masked": key.masked, "stops": stops}
+            return self._made(request, connection, visitor, key.name, key.terms, replaces)
+
+    def ask_revoke(self, request: AnyRequest, key_id: str, problem: str = "") -> Response[Any]:
+        with storage.reading(self._parts.engine) as connection:
+            visitor = visits.visitor(request, connection, self._parts)
+            key = self._own(connection, visitor, key_id)
+            context = {
+                **shell.context(request, connection, visitor, "keys"),
+                "key": key,
+                "recent": self._recent(connection, visitor, key),
+                "problem": problem,
+            }
+        return self._renderer.page("pages/key_revoke.html", context, status=400 if problem else 200)
 
     def revoke(self, request: AnyRequest, key_id: str, fields: dict[str, str]) -> Response[Any]:
         now_s = self._parts.clock.wall_s()
         with storage.writing(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
             key = self._own(connection, visitor, key_id)
-            recent = self._recent(connection, visitor, key)
-            if recent and fields.get("name", "").strip() != (key.name or key.masked):
-                context = {
-                    **shell.context(request, connection, visitor, "keys"),
-                    "key": key,
-                    "recent": recent,
-                    "problem": "This is not the key's name. The key still works.",
-                }
-                return self._renderer.page("pages/key_revoke.html", context, status=400)
-            store.revoke_key(connection, key.id, now_s)
-            if key.revoked_at is None:
+            named = fields.get("name", "").strip() == (key.name or key.masked)
+            stops = named or not self._recent(connection, visitor, key)
+            if stops and key.revoked_at is None:
+                store.revoke_key(connection, key.id, now_s)
                 self._tell(connection, visitor, key, "revoked", now_s)
+        if not stops:
+            return self.ask_revoke(request, key_id, "This is not the key's name. The key still works.")
         return Redirect("/keys", status_code=303)
 
-    def _page(
-        self, request: AnyRequest, connection: Connection, visitor: Visitor, problem: str = "", name: str = ""
+    def _made(
+        self,
+        request: AnyRequest,
+        connection: Connection,
+        visitor: Visitor,
+        name: str,
+        terms: KeyTerms,
+        replaces: dict[str, str] | None,
     ) -> Response[Any]:
+        """The page that shows a new key, once. Raises InvalidInput."""
         now_s = self._parts.clock.wall_s()
-        since_s, until_s = bounds("month", now_s)
-        ever = reports.by_key(connection, reports.Filter(visitor.account.id, 0, until_s))
-        month = reports.by_key(connection, reports.Filter(visitor.account.id, since_s, until_s))
-        keys = store.list_keys(connection, visitor.account.id)
+        made = store.create_key(connection, visitor.account.id, now_s, self._parts.random_bytes, name, terms)
+        self._tell(connection, visitor, made.row, "rotated" if replaces else "created", now_s)
         context = {
             **shell.context(request, connection, visitor, "keys"),
-            "working": [key for key in keys if key.revoked_at is None],
-            "revoked": [key for key in reversed(keys) if key.revoked_at is not None],
-            "ever": ever,
-            "month": month,
-            "spent": sum(use.charge_nanousd for use in month.values()),
-            "now_s": now_s,
-            "keys_max": KEYS_MAX,
-            "problem": problem,
-            "name": name,
+            "key": made.plaintext,
+            "masked": made.row.masked,
+            "name": made.row.name,
+            "replaces": replaces,
         }
-        return self._renderer.page("pages/keys.html", context, status=400 if problem else 200)
+        return self._renderer.page("pages/key_created.html", context, headers={"cache-control": "no-store"})
+
+    def _form(
+        self, request: AnyRequest, connection: Connection, visitor: Visitor, form: Form, problem: str = ""
+    ) -> Response[Any]:
+        context = {
+            **shell.context(request, connection, visitor, "keys"),
+            "form": form,
+            "models": [model.id for model in self._parts.catalog.models.values() if model.status != "soon"],
+            "problem": problem,
+        }
+        return self._renderer.page("pages/key_new.html", context, status=400 if problem else 200)
+
+    def _terms(self, form: Form) -> KeyTerms:
+        """Raises InvalidInput."""
+        unknown = [model for model in form.models if model not in self._parts.catalog.models]
+        if unknown:
+            raise InvalidInput(f"There is no model {unknown[0][:64]}.")
+        return KeyTerms(
+            caps=Caps(_dollars(form.cap_day), _dollars(form.cap_month), _dollars(form.cap_total)),
+            expires_at=_day_end(form.ends),
+            models=form.models,
+            networks=tuple(form.networks.replace(",", " ").split()),
+        )
 
     def _working(self, connection: Connection, visitor: Visitor) -> list[KeyRow]:
-        return [key for key in store.list_keys(connection, visitor.account.id) if key.revoked_at is None]
+        now_s = self._parts.clock.wall_s()
+        return [key for key in store.list_keys(connection, visitor.account.id) if works(key, now_s)]
 
     def _own(self, connection: Connection, visitor: Visitor, key_id: str) -> KeyRow:
         """The account's key; another account's is not there. Raises NotFoundException."""
@@ -126,6 +201,11 @@ class Keys:
             if key.id == key_id:
                 return key
         raise NotFoundException
+
+    def _older(self, connection: Connection, visitor: Visitor, key: KeyRow) -> KeyRow | None:
+        """Another working key of the same name: one old key at a time."""
+        working = self._working(connection, visitor)
+        return next((other for other in working if other.name == key.name and other.id != key.id), None)
 
     def _recent(self, connection: Connection, visitor: Visitor, key: KeyRow) -> int:
         """Requests of the last hour."""
@@ -141,6 +221,49 @@ class Keys:
                 mails.queue(connection, member.email, letter.subject, letter.body, now_s)
 
 
+def works(key: KeyRow, now_s: float) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now_s)
+
+
+def read(fields: dict[str, list[str]]) -> Form:
+    def first(name: str) -> str:
+        return fields.get(name, [""])[0].strip()[:200]
+
+    return Form(
+        name=first("name")[:100],
+        models=tuple(fields.get("models", ())[:100]),
+        cap_day=first("cap_day"),
+        cap_month=first("cap_month"),
+        cap_total=first("cap_total"),
+        ends=first("ends"),
+        networks=fields.get("networks", [""])[0].strip()[:2000],
+    )
+
+
+def _dollars(text: str) -> int | None:
+    """Raises InvalidInput."""
+    if not text:
+        return None
+    try:
+        amount = parse_usd(text.lstrip("$"))
+    except ValueError as error:
+        raise InvalidInput(f"{text[:40]} is no amount of dollars such as 25.00.") from error
+    if amount <= 0:
+        raise InvalidInput("A cap is above $0.")
+    return amount
+
+
+def _day_end(text: str) -> float | None:
+    """The end of a UTC day, `2026-12-31`. Raises InvalidInput."""
+    if not text:
+        return None
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise InvalidInput(f"{text[:40]} is no day such as 2026-12-31.") from error
+    return day.timestamp() + reports.DAY_S
+
+
 def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     keys = Keys(parts, renderer)
 
@@ -149,9 +272,23 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     def show(request: AnyRequest) -> Response[Any]:
         return keys.show(request)
 
+    @get("/keys/new")
+    @threaded
+    def new(request: AnyRequest) -> Response[Any]:
+        return keys.form(request)
+
     @post("/keys")
     async def create(request: AnyRequest) -> Response[Any]:
-        return await parts.in_thread(keys.create, request, await visits.form(request, parts))
+        return await parts.in_thread(keys.create, request, await visits.form_lists(request, parts))
+
+    @get("/keys/{key_id:str}/rotate")
+    @threaded
+    def ask_rotate(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
+        return keys.ask_rotate(request, key_id)
+
+    @post("/keys/{key_id:str}/rotate")
+    async def rotate(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
+        return await parts.in_thread(keys.rotate, request, key_id, await visits.form(request, parts))
 
     @get("/keys/{key_id:str}/revoke")
     @threaded
@@ -162,4 +299,4 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     async def revoke(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
         return await parts.in_thread(keys.revoke, request, key_id, await visits.form(request, parts))
 
-    return [show, create, ask_revoke, revoke]
+    return [show, new, create, ask_rotate, rotate, ask_revoke, revoke]
