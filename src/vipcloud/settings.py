@@ -253,7 +253,7 @@ class DemoSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     An address is an IPv4 address, or a /64 of IPv6.
     """
 
-    enabled: Annotated[bool, Meta(description="Whether it is served; if not, it is a 404.")] = False
+    enabled: Annotated[bool, Meta(description="Whether it is served, with the website; if not, it is a 404.")] = True
     model: Annotated[str, Meta(min_length=1, description="What answers, whatever was asked for; must be free.")] = (
         "glm-4-flash"
     )

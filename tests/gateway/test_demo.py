@@ -22,8 +22,9 @@ async def house(open_house, clock) -> House:
     )
 
 
-async def test_it_is_off_until_it_is_switched_on(open_house) -> None:
-    house = await open_house()
+@pytest.mark.parametrize("off", [{"demo": {"enabled": False}}, {"console": {"enabled": False}}])
+async def test_it_goes_with_the_website_and_can_be_switched_off(open_house, off: dict[str, dict[str, bool]]) -> None:
+    house = await open_house(**off)
     assert (await ask(house)).status == 404
 
 

@@ -62,7 +62,11 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
 
     demo = Demo(parts.settings.demo)
     return {
-        **({DEMO_PATH: {"POST": partial(pipeline.chat_demo, parts=parts, demo=demo)}} if demo.settings.enabled else {}),
+        **(
+            {DEMO_PATH: {"POST": partial(pipeline.chat_demo, parts=parts, demo=demo)}}
+            if demo_served(parts.settings)
+            else {}
+        ),
         "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
@@ -73,9 +77,14 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
     }
 
 
+def demo_served(settings: Settings) -> bool:
+    """The demo belongs to the website's home page."""
+    return settings.demo.enabled and settings.console.enabled
+
+
 def same_origin(settings: Settings) -> frozenset[str]:
     """The paths that other sites' pages may not call."""
-    return frozenset((DEMO_PATH,) if settings.demo.enabled else ())
+    return frozenset((DEMO_PATH,) if demo_served(settings) else ())
 
 
 def wants_page(call: Call) -> bool:

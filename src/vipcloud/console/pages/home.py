@@ -11,8 +11,8 @@ from vipcloud.console.render import Renderer
 from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD
 from vipcloud.providers import usage as counts
+from vipcloud.settings import DemoSettings
 
-DEMO_MODEL = "glm-4-flash"
 SAMPLE_MODEL = "deepseek-chat"
 SAMPLE_TOKENS = (2310, 512)
 
@@ -32,8 +32,15 @@ def context(parts: Parts) -> dict[str, Any]:
         "models": catalogue.rows(catalog, parts.clock.wall_s()),
         "settlement": settlement.ROWS,
         "worked": worked(parts),
-        "demo_model": DEMO_MODEL,
+        "demo": demo(parts),
     }
+
+
+def demo(parts: Parts) -> DemoSettings | None:
+    """The demo's limits; None where it is off, or its model cannot be called."""
+    settings = parts.settings.demo
+    model = parts.catalog.models.get(settings.model)
+    return settings if settings.enabled and model is not None and model.on_sale else None
 
 
 def worked(parts: Parts) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.types import ControllerRouterHandler
 
-from vipcloud.console.pages import catalogue, settlement
+from vipcloud.console.pages import catalogue, home, settlement
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.metering import rules as metering
@@ -37,6 +37,7 @@ def context(parts: Parts, query: dict[str, str]) -> dict[str, Any]:
         "rows": [(catalogue.row(model, now_s), *bills(model, asked, now_s)) for model in catalog.models.values()],
         "tiers": catalogue.tiers(parts.settings.tiers),
         "settlement": settlement.ROWS,
+        "demo": home.demo(parts),
     }
 
 

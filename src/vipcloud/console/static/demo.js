@@ -45,7 +45,7 @@
     var day = response.headers.get("x-ratelimit-remaining-requests-day");
     var limit = response.headers.get("x-ratelimit-limit-requests-day");
     if (day === null || limit === null) return;
-    left.textContent = "5 requests a minute from your address; " + number(day) + " of " + number(limit) +
+    left.textContent = left.dataset.rpm + " requests a minute from your address; " + number(day) + " of " + number(limit) +
       " left today for everyone. Nothing of your prompt or the reply is kept.";
   }
 
