@@ -395,6 +395,28 @@ class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tries_max: Annotated[int, Meta(ge=1, description="Deliveries that are tried, less and less often.")] = 8
 
 
+class PaymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Paying by card, through Stripe Checkout. Both secrets are needed; without them pages say that it is off."""
+
+    stripe_key: Annotated[Secret, Meta(description="Stripe's secret key, as `env:NAME` or itself; empty: off.")] = (
+        Secret("")
+    )
+    webhook_secret: Annotated[
+        Secret,
+        Meta(description="What Stripe signs its events with (`whsec_…`), as `env:NAME` or itself; empty: no route."),
+    ] = Secret("")
+    api_url: Annotated[
+        str, Meta(pattern=r"^(https?://[^/\s]+)?$", description="Where Stripe's API is; empty: Stripe's own.")
+    ] = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="For one answer of Stripe (503).")] = 10
+    signature_age_max_s: Annotated[
+        int, Meta(ge=1, le=3600, description="Oldest signature of an event that is taken (400).")
+    ] = 300
+    topup_min_usd: Annotated[int, Meta(ge=1, le=10_000, description="Smallest payment.")] = 5
+    topup_max_usd: Annotated[int, Meta(ge=1, le=10_000, description="Largest payment.")] = 1000
+    seller: Annotated[str, Meta(description="Name and address on receipts, one line.")] = "vipcloud"
+
+
 class IdempotencySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is remembered of the `Idempotency-Key`s that came with requests: hashes only."""
 
@@ -432,6 +454,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency: IdempotencySettings = IdempotencySettings()
     console: ConsoleSettings = ConsoleSettings()
     mail: MailSettings = MailSettings()
+    payments: PaymentSettings = PaymentSettings()
     tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)
     upstreams: dict[str, UpstreamSettings] = msgspec.field(default_factory=dict)
 

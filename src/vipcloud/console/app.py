@@ -28,6 +28,7 @@ from vipcloud.console.pages import (
     outbox,
     overview,
     settings,
+    topup,
     usage,
     waitlist,
 )
@@ -62,6 +63,7 @@ def build(parts: Parts) -> Litestar:
         *usage.handlers(parts, renderer),
         *keys.handlers(parts, renderer),
         *credit.handlers(parts, renderer),
+        *topup.handlers(parts, renderer),
         *limits.handlers(parts, renderer),
         *settings.handlers(parts, renderer),
     ]

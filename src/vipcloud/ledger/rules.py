@@ -85,6 +85,19 @@ def grant(grant_id: str, account_id: str, amount: NanoUSD, created_at: float, re
     return Transfer(PROMO_PREFIX + reason, customer(account_id), amount, "grant", f"grant/{grant_id}", created_at)
 
 
+def paid_in(payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+    """What a customer paid by card, once per payment. Raises ValueError as `grant` does."""
+    if not 0 < amount <= AMOUNT_NANOUSD_MAX:
+        raise ValueError("a payment must be above $0 and within what the ledger can hold")
+    return Transfer(CASH, customer(account_id), amount, "topup", f"topup/{payment_id}", created_at)
+
+
+def taken_back(payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+    """What the customer's bank took back of a payment; `amount` is at most what is left of the credit."""
+    assert amount > 0, "where nothing is left there is nothing to post"
+    return Transfer(customer(account_id), DISPUTES, amount, "dispute", f"dispute/{payment_id}", created_at)
+
+
 def spent(first: int, settled: list[Settled]) -> list[Transfer]:
     """What the calls behind usage rows `first` and following cost us: a transfer per provider and kind."""
     amounts: dict[tuple[str, str], int] = {}

@@ -74,13 +74,32 @@ def grant(
         transfer = rules.grant(grant_id, account_id, amount, created_at, reason)
     except ValueError as error:
         raise LedgerError(f"Credit cannot be given: {error}.") from error
-    if connection.scalar(select(_transfer.c.id).where(_transfer.c.cause == transfer.cause)) is not None:
+    if _is_posted(connection, transfer):
         raise AlreadyPosted(f"The grant {grant_id} is in the books already.")
+    _move(connection, transfer, account_id)
+
+
+def pay_in(connection: Connection, payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
+    """Add what `account_id` paid by card, once per `payment_id`. Raises LedgerError, or AlreadyPosted."""
     try:
-        _post(connection, [transfer])
-    except (IntegrityError, DataError) as error:  # a sum beyond int64 is either, by the database
-        raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
-    schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
+        transfer = rules.paid_in(payment_id, account_id, amount, created_at)
+    except ValueError as error:
+        raise LedgerError(f"Credit cannot be added: {error}.") from error
+    if _is_posted(connection, transfer):
+        raise AlreadyPosted(f"The payment {payment_id} is in the books already.")
+    _move(connection, transfer, account_id)
+
+
+def take_back(connection: Connection, payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> NanoUSD:
+    """Take a contested payment from `account_id`, once, as far as credit is left; what was taken. Never below zero."""
+    taken = NanoUSD(min(amount, balance(connection, account_id)))
+    if taken <= 0:
+        return NanoUSD(0)
+    transfer = rules.taken_back(payment_id, account_id, taken, created_at)
+    if _is_posted(connection, transfer):
+        return NanoUSD(0)
+    _move(connection, transfer, account_id)
+    return taken
 
 
 def post_usage(connection: Connection, settled: list[Settled]) -> None:
@@ -226,6 +245,19 @@ def _next_number(connection: Connection) -> int:
     """
     last = select(select(func.max(_usage.c.id)).scalar_subquery(), select(func.max(_transfer.c.id)).scalar_subquery())
     return 1 + max(number or 0 for number in connection.execute(last).one())
+
+
+def _is_posted(connection: Connection, transfer: Transfer) -> bool:
+    return connection.scalar(select(_transfer.c.id).where(_transfer.c.cause == transfer.cause)) is not None
+
+
+def _move(connection: Connection, transfer: Transfer, account_id: str) -> None:
+    """Post a transfer of a customer's credit, and tell the gateways. Raises LedgerError."""
+    try:
+        _post(connection, [transfer])
+    except (IntegrityError, DataError) as error:  # a sum beyond int64 is either, by the database
+        raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
+    schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)
 
 
 def _post(connection: Connection, transfers: list[Transfer], number: int | None = None) -> None:

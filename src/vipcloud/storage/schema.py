@@ -249,6 +249,37 @@ idempotency = Table(
     Column("created_at", Double, nullable=False, index=True),
 )
 
+# Payments by card. A row is written before the payment provider hears of it; its id is what the provider names it by.
+topup = Table(
+    "topup",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("account.id"), nullable=False, index=True),
+    Column("amount_cents", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("decided_at", Double),
+    Column("session_id", Text, unique=True),
+    Column("payment_id", Text, unique=True),
+    Column("receipt", Integer, unique=True),  # counts those that were added, without a gap
+    Column("card", Text),  # for people: Visa ending 4242
+    Column("reason", Text),  # why the bank refused
+    Column("dispute", Text),  # null: never contested
+    CheckConstraint("amount_cents > 0", name="amount_positive"),
+    CheckConstraint("state IN ('waiting', 'added', 'refused', 'expired')", name="state"),
+    CheckConstraint("dispute IN ('open', 'won', 'lost')", name="dispute"),
+)
+
+# Events of the payment provider that were taken in, once each, and what came of them.
+payment_event = Table(
+    "payment_event",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("outcome", Text, nullable=False),
+)
+
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.
 change = Table(
     "change",

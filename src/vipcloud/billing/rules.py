@@ -1,0 +1,186 @@
+"""PURE: what an event of the payment provider means for a top-up.
+
+Stripe sends events late, twice, and in any order. So each is judged against the top-up as it stands: money that came
+in is added whatever was heard before, and what was added stays added.
+"""
+
+import re
+from typing import Any, Literal, NamedTuple
+
+from vipcloud.money import NANO, NanoUSD
+
+CURRENCY = "usd"
+CENTS = 100
+NANO_PER_CENT = NANO // CENTS
+_DOLLARS = re.compile(r"\$?(\d{1,5})(?:\.(\d{2}))?", re.ASCII)
+_ID = re.compile(r"top_[0-9A-Za-z]{16}", re.ASCII)
+
+State = Literal["waiting", "added", "refused", "expired"]
+Dispute = Literal["open", "won", "lost"]
+
+
+class Topup(NamedTuple):
+    """A payment that a customer began. The fields are the table's columns, in their order."""
+
+    id: str
+    account_id: str
+    amount_cents: int
+    state: State
+    created_at: float
+    decided_at: float | None = None
+    session_id: str | None = None
+    payment_id: str | None = None
+    receipt: int | None = None
+    card: str | None = None
+    reason: str | None = None
+    dispute: Dispute | None = None
+
+    @property
+    def amount_nanousd(self) -> NanoUSD:
+        return nanousd(self.amount_cents)
+
+
+class Event(NamedTuple):
+    """A signed message of the payment provider; `about` is the object it tells of."""
+
+    id: str
+    kind: str
+    live: bool
+    about: dict[str, Any]
+
+
+class Added(NamedTuple):
+    """The money is there: credit it, once per payment."""
+
+    payment_id: str
+    session_id: str
+
+
+class Ended(NamedTuple):
+    """No money came, so far."""
+
+    state: Literal["refused", "expired"]
+    reason: str | None
+
+
+class Disputed(NamedTuple):
+    """The customer's bank contests the payment, or has decided."""
+
+    dispute: Dispute
+
+
+class Ignored(NamedTuple):
+    """Nothing is to be done. `wrong` tells a message that should not be from one that need not concern us."""
+
+    why: str
+    wrong: bool = False
+
+
+Outcome = Added | Ended | Disputed | Ignored
+
+
+def nanousd(cents: int) -> NanoUSD:
+    return NanoUSD(cents * NANO_PER_CENT)
+
+
+def cents(text: str, min_usd: int, max_usd: int) -> int:
+    """Dollars as a person types them. Raises ValueError, with a text for that person."""
+    match = _DOLLARS.fullmatch(text.strip().replace(",", ""))
+    amount = int(match.group(1)) * CENTS + int(match.group(2) or 0) if match else 0
+    if not min_usd * CENTS <= amount <= max_usd * CENTS:
+        raise ValueError(f"Choose an amount from ${min_usd:,} to ${max_usd:,}, with cents or without")
+    return amount
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def receipt_number(topup: Topup, year: int) -> str:
+    """`VC-2026-000412`."""
+    return f"VC-{year}-{topup.receipt or 0:06d}"
+
+
+def topup_id(event: Event) -> str | None:
+    """Which top-up a session or a payment says it is of; disputes name only their payment."""
+    reference = event.about.get("client_reference_id")
+    if reference is None:
+        metadata = event.about.get("metadata")
+        reference = metadata.get("topup") if isinstance(metadata, dict) else None
+    return reference if isinstance(reference, str) else None
+
+
+def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
+    """What to do about `event`, given the top-up that it names. `live`: whether our key moves real money."""
+    if not event.kind.startswith(("checkout.session.", "payment_intent.", "charge.dispute.")):
+        return Ignored("not of our concern")
+    if event.live != live:
+        return Ignored("test and live mode are mixed up", wrong=True)
+    if topup is None:
+        return Ignored("no top-up of ours", wrong=True)
+    if event.kind.startswith("charge.dispute."):
+        return _disputed(event, topup)
+    if event.kind == "payment_intent.payment_failed":
+        return _failed(event, topup)
+    if not event.kind.startswith("checkout.session."):
+        return Ignored("told by the session")
+    wrong = _mismatch(event.about, topup)
+    if wrong is not None:
+        return Ignored(wrong, wrong=True)
+    if event.kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
+        return _paid(event.about, topup)
+    if topup.state != "waiting":
+        return Ignored("decided before")
+    if event.kind == "checkout.session.expired":
+        return Ended("expired", None)
+    if event.kind == "checkout.session.async_payment_failed":
+        return Ended("refused", "The bank refused the payment.")
+    return Ignored("not of our concern")
+
+
+def _mismatch(session: dict[str, Any], topup: Topup) -> str | None:
+    """What of a session is not as we asked for it."""
+    metadata = session.get("metadata")
+    checks = {
+        "session": topup.session_id in (None, session.get("id")) and isinstance(session.get("id"), str),
+        "reference": session.get("client_reference_id") == topup.id,
+        "account": isinstance(metadata, dict) and metadata.get("account") == topup.account_id,
+        "amount": _same(session.get("amount_total"), topup.amount_cents),
+        "currency": session.get("currency") == CURRENCY,
+        "mode": session.get("mode") == "payment",
+    }
+    wrong = [name for name, right in checks.items() if not right]
+    return f"another {', '.join(wrong)} than asked for" if wrong else None
+
+
+def _same(value: object, amount: int) -> bool:
+    return type(value) is int and value == amount
+
+
+def _paid(session: dict[str, Any], topup: Topup) -> Outcome:
+    if session.get("payment_status") != "paid":
+        return Ignored("the bank has yet to decide")
+    payment = session.get("payment_intent")
+    if not isinstance(payment, str) or not payment:
+        return Ignored("paid, and by no payment", wrong=True)
+    if topup.state == "added":
+        return Ignored("added before", wrong=payment != topup.payment_id)
+    return Added(payment, session["id"])
+
+
+def _failed(event: Event, topup: Topup) -> Outcome:
+    if topup.state != "waiting":
+        return Ignored("decided before")
+    error = event.about.get("last_payment_error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return Ended("refused", message[:200] if isinstance(message, str) else "The bank refused the payment.")
+
+
+def _disputed(event: Event, topup: Topup) -> Outcome:
+    if topup.dispute in ("won", "lost"):
+        return Ignored("decided before")
+    if event.kind == "charge.dispute.created":
+        return Disputed("open") if topup.dispute is None else Ignored("known")
+    if event.kind == "charge.dispute.closed":
+        return Disputed("lost" if event.about.get("status") == "lost" else "won")
+    return Ignored("told when it is decided")

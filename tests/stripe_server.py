@@ -1,0 +1,109 @@
+"""localstripe with Stripe's Checkout, which it lacks: a process of its own, on a port that it prints.
+
+`POST /_pay/{session}` is the customer at the payment page; it answers with the events that Stripe would send.
+"""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+CHECKOUT = "/v1/checkout/sessions"
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """A running server; its address."""
+    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def main() -> None:
+    from aiohttp import web
+    from localstripe import resources, server
+
+    class Session(resources.StripeObject):  # type: ignore[misc]
+        object = "checkout.session"
+        _id_prefix = "cs_test_"
+
+        def __init__(self, data: dict[str, Any]) -> None:
+            super().__init__()
+            price = data["line_items"][0]["price_data"]
+            self.amount_total = int(price["unit_amount"])
+            self.currency = price["currency"]
+            self.mode = data["mode"]
+            self.client_reference_id = data["client_reference_id"]
+            self.metadata = data["metadata"]
+            self.payment_intent = None
+            self.payment_status = "unpaid"
+            self.status = "open"
+            self.url = f"https://checkout.stripe.com/c/pay/{self.id}"
+            self._intent_metadata = data["payment_intent_data"]["metadata"]
+
+    sessions: dict[str, Session] = {}  # by idempotency key
+
+    async def create(request: web.Request) -> web.Response:
+        key = request.headers["idempotency-key"]
+        if key not in sessions:
+            sessions[key] = Session(await server.get_post_data(request))
+        return server.json_response(sessions[key]._export())
+
+    async def listed(_request: web.Request) -> web.Response:
+        every = [session._export() for session in sessions.values()]
+        return server.json_response({"object": "list", "data": every, "has_more": False, "url": CHECKOUT})
+
+    async def pay(request: web.Request) -> web.Response:
+        session = next(each for each in sessions.values() if each.id == request.match_info["id"])
+        card = {"number": (await request.post())["number"], "exp_month": "12", "exp_year": "2030", "cvc": "123"}
+        method = resources.PaymentMethod(type="card", card=card)
+        intent = resources.PaymentIntent(
+            amount=session.amount_total,
+            currency=session.currency,
+            payment_method=method.id,
+            metadata=session._intent_metadata,
+        )
+        with contextlib.suppress(server.UserError):  # the bank refuses: the event says so
+            intent._confirm(on_failure_now=intent._report_failure)
+        if intent.status == "succeeded":
+            session.payment_intent, session.payment_status, session.status = intent.id, "paid", "complete"
+            resources.Event("checkout.session.completed", session)
+        events = [each for name, each in resources.store.items() if name.startswith("event:")]
+        mine = (session.id, intent.id)
+        return server.json_response([each._export() for each in events if each.data["object"]["id"] in mine])
+
+    resources.Store.dump_to_disk = lambda _store: None  # nothing is left behind
+    app = web.Application(middlewares=[server.error_middleware])
+    app.router.add_post(CHECKOUT, create)
+    app.router.add_get(CHECKOUT, listed)
+    app.router.add_post("/_pay/{id}", pay)
+    app.router.add_routes(
+        [
+            web.route(each.method, each.resource.canonical, each.handler)
+            for each in server.app.router.routes()
+            if each.resource is not None and each.method != "HEAD"
+        ]
+    )
+
+    async def run() -> None:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
