@@ -65,3 +65,15 @@ def test_in_any_order_a_payment_is_added_once_and_stays(kinds: list[str], paid_a
     paid = "async_payment_succeeded" in kinds or (paid_at_once and "completed" in kinds)
     assert added == paid
     assert (topup.state == "added") == paid
+
+
+def test_differences_with_the_provider_are_told_and_agreement_is_not() -> None:
+    session = event("completed").about
+    added = TOPUP._replace(state="added", session_id="cs_1", payment_id="pi_1")
+    assert rules.differences([added], [session, {**session, "client_reference_id": "another shop"}]) == []
+    assert rules.differences([TOPUP], [{**session, "payment_status": "unpaid"}]) == []
+    assert rules.differences([TOPUP], [session]) == [f"{TOPUP.id}: paid at Stripe, and waiting here"]
+    assert rules.differences([added], []) == [f"{TOPUP.id}: added here, and not paid at Stripe"]
+    assert rules.differences([added], [{**session, "amount_total": 1}]) == [
+        f"{TOPUP.id}: another amount than asked for"
+    ]

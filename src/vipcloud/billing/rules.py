@@ -138,6 +138,29 @@ def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
     return Ignored("not of our concern")
 
 
+def differences(topups: list[Topup], sessions: list[dict[str, Any]]) -> list[str]:
+    """Where our top-ups and the provider's sessions disagree about money, in words. Sessions of others are left out."""
+    known = {topup.id: topup for topup in topups}
+    paid: set[str] = set()
+    found = []
+    for session in sessions:
+        topup = known.get(session.get("client_reference_id") or "")
+        if topup is None or session.get("payment_status") != "paid":
+            continue
+        paid.add(topup.id)
+        wrong = _mismatch(session, topup)
+        if wrong is not None:
+            found.append(f"{topup.id}: {wrong}")
+        elif topup.state != "added":
+            found.append(f"{topup.id}: paid at Stripe, and {topup.state} here")
+    found += [f"{each.id}: added here, and not paid at Stripe" for each in topups if _unpaid(each, paid)]
+    return found
+
+
+def _unpaid(topup: Topup, paid: set[str]) -> bool:
+    return topup.state == "added" and topup.id not in paid
+
+
 def _mismatch(session: dict[str, Any], topup: Topup) -> str | None:
     """What of a session is not as we asked for it."""
     metadata = session.get("metadata")
