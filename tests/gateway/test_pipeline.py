@@ -306,22 +306,22 @@ async def test_models_that_are_not_switched_on_or_unknown_say_so(house: House) -
 
 
 class FullDisk:
-    """Stands in for `os.write` of the journal: no space left, until `full` is taken back."""
+    """Stands under a journal in place of the real disk: no space left, until `full` is taken back."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, under: journal.Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = True
-        self._write = journal.os.write
-        monkeypatch.setattr(journal.os, "write", self.write)
+        self._write = under._write
+        monkeypatch.setattr(under, "_write", self.write)
 
     def write(self, file: int, data: bytes) -> int:
-        if self.full and file > 2:
+        if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._write(file, data)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 async def test_nothing_is_served_unrecorded(house: House, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
-    disk = FullDisk(monkeypatch)
+    disk = FullDisk(house.gateway.parts.journal, monkeypatch)
     first = await house.chat(stream=stream)  # the disk was not known to be full
     assert first.status == 200
     refused = await house.chat(stream=stream)
