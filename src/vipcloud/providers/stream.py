@@ -229,15 +229,19 @@ class StreamTranslator:
         assert self.failure is None, "a failed answer is never ended as a whole one"
         self._ended = self.complete = True
         out: list[bytes] = []
+        watched = bool(self._stops) or self._quirks.inline_thinking
         for choice in self._choices.values():
-            self._release(choice, out)
-            self._end_calls(choice, out)
-            self._show_blank(choice, out)
-        for index in sorted(self._choices):
+            if watched:
+                self._release(choice, out)
+            if choice.calls:
+                self._end_calls(choice, out)
+            if choice.blank:
+                self._show_blank(choice, out)
+        writer, indexes = self._writer, sorted(self._choices)
+        last = indexes[-1]
+        for index in indexes:
             self._open(self._choices[index], "", out)
-        writer = self._writer
-        last = max(self._choices)
-        for index in sorted(self._choices):
+        for index in indexes:
             choice = self._choices[index]
             out.append(writer.finish(self._reason(choice), index=index, usage=usage if index == last else None))
         if writer.include_usage and usage is not None:
@@ -345,10 +349,13 @@ class StreamTranslator:
 
     def _note_progress(self) -> None:
         """Say anew how far the answer is. To be called after every change of what it looks at."""
-        choices = self._choices.values()
-        self.finished = bool(choices) and all(choice.word is not None for choice in choices)
+        for choice in self._choices.values():
+            if choice.word is None:
+                self.finished = self.complete = False
+                return
+        self.finished = bool(self._choices)
         self.complete = self.finished and (
-            self._ended or self.stopped or (self._usage_is_last and len(choices) == self._choices_max)
+            self._ended or (self._usage_is_last and len(self._choices) == self._choices_max) or self.stopped
         )
 
     def _count(self, wire: object) -> None:

@@ -38,30 +38,33 @@ def utf8_bytes(text: str) -> int:
 class GrowingText:
     """A text in the pieces in which it was sent, measured when asked: who sends thousands only appends to `pieces`."""
 
-    __slots__ = ("_size", "_texts", "pieces")
+    __slots__ = ("_joined", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
-        self._texts: list[str] = []
-        self._size = TextSize()
+        self._joined: tuple[list[str], TextSize] | None = None  # texts made of pieces, and their size in all
 
-    def join(self) -> None:
+    def join(self) -> tuple[list[str], TextSize]:
         """Make one text of the pieces so far: many small ones take ten times the memory."""
+        joined = self._joined
+        if joined is None:
+            joined = self._joined = [], TextSize()
         if self.pieces:
             text = "".join(self.pieces)
             self.pieces.clear()
-            self._texts.append(text)
-            self._size.add(text)
+            joined[0].append(text)
+            joined[1].add(text)
+        return joined
 
     @property
     def size(self) -> TextSize:
-        self.join()
-        return TextSize(self._size.chars, self._size.utf8_bytes)
+        _, size = self.join()
+        return TextSize(size.chars, size.utf8_bytes)
 
     @property
     def text(self) -> str:
-        self.join()
-        return "".join(self._texts)
+        texts, _ = self.join()
+        return "".join(texts)
 
 
 Count = Annotated[int, Meta(ge=0)]
@@ -169,7 +172,8 @@ def is_filler(wire: Any) -> bool:
     """Whether `wire` counts nothing: null, empty or zeros, as MiniMax puts on every chunk."""
     if not isinstance(wire, dict):
         return True
-    return not any(wire.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens"))
+    get = wire.get
+    return not (get("prompt_tokens") or get("completion_tokens") or get("total_tokens") or get("input_tokens"))
 
 
 def _at(details: Any, name: str) -> Any:
@@ -178,8 +182,10 @@ def _at(details: Any, name: str) -> Any:
 
 def _part(whole: int, *spellings: Any) -> int | None:
     """The first of a part's `spellings` that is there and not null, 0 without one; None if it is no part of `whole`."""
-    said = next((spelling for spelling in spellings if spelling is not None), 0)
-    return _count(said, whole)
+    for spelling in spellings:
+        if spelling is not None:
+            return _count(spelling, whole)
+    return 0
 
 
 def _count(value: Any, tokens_max: int) -> int | None:
