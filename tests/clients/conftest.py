@@ -50,8 +50,9 @@ def deepseek(simulators: dict[str, Simulator]) -> Simulator:
 
 @pytest.fixture(scope="session")
 def gateway(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
-    """A gateway in front of `simulators`, with the default limits; it books at once."""
-    yield from running(Gateway(folder / "gateway", upstreams(simulators) + "[journal]\nbook_interval_s = 0.05\n"))
+    """A gateway with the default limits and one provider for each model; it books at once."""
+    routes = upstreams(simulators, "deepseek", "zhipu")
+    yield from running(Gateway(folder / "gateway", routes + "[journal]\nbook_interval_s = 0.05\n"))
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +73,14 @@ total_s = 2.0
 [server]
 body_bytes_max = 1_048_576
 """
-    yield from running(Gateway(folder / "impatient", upstreams(simulators) + limits))
+    yield from running(Gateway(folder / "impatient", upstreams(simulators, "deepseek", "zhipu") + limits))
 
 
 @pytest.fixture(scope="session")
 def lively(folder: Path, simulators: dict[str, Simulator]) -> Iterator[Gateway]:
     """A gateway that sends signs of life after a fraction of a second of silence."""
     pings = "[gateway]\nping_stream_s = 0.2\nping_unary_s = 0.2\n"
-    yield from running(Gateway(folder / "lively", upstreams(simulators) + pings))
+    yield from running(Gateway(folder / "lively", upstreams(simulators, "deepseek", "zhipu") + pings))
 
 
 def running(gateway: Gateway) -> Iterator[Gateway]:
@@ -88,9 +89,10 @@ def running(gateway: Gateway) -> Iterator[Gateway]:
     gateway.stop()
 
 
-def upstreams(simulators: dict[str, Simulator]) -> str:
-    """The settings that point a gateway to `simulators`."""
+def upstreams(simulators: dict[str, Simulator], *names: str) -> str:
+    """The settings that point a gateway to the named simulators, or to all."""
     return "".join(
         f'[upstreams.{name}]\nbase_url = "{simulator.base_url}"\nkeys = ["sk-simulated.simulated"]\n'
         for name, simulator in simulators.items()
+        if not names or name in names
     )

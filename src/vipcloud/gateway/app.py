@@ -42,7 +42,7 @@ class App:
     """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
 
     A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
-    to `fallback`, or is a 404 where there is none. Preflights for paths of `same_origin` are refused.
+    to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class App:
         if not path.startswith("/"):
             raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
         methods = self._methods(call, path)
-        if methods is None and self._fallback is not None:
+        if methods is None and self._fallback is not None and not path.startswith("/v1/"):
             await self._fallback(call)
             return
         if exchange.method == "OPTIONS":

@@ -165,8 +165,9 @@ def seconds_to_midnight(wall_s: float) -> float:
 
 
 def jittered(wait_s: float, chance: float) -> float:
-    """`wait_s` and a little more, by `chance` in [0, 1)."""
-    return wait_s + chance * min(wait_s * JITTER_FRACTION, JITTER_S_MAX)
+    """`wait_s` and a little more, by `chance` in [0, 1); within the minute that SDKs wait at the most, if it was."""
+    longer = wait_s + chance * min(wait_s * JITTER_FRACTION, JITTER_S_MAX)
+    return longer if wait_s > WINDOW_S else min(longer, WINDOW_S)
 
 
 def whole_seconds(seconds: float) -> bytes:

@@ -85,7 +85,7 @@ test("a model announced is not implemented and not retried", async () => {
     assert.ok(error instanceof OpenAI.InternalServerError, error);
     assert.deepEqual([error.status, error.code], [501, "not_implemented"]);
   }
-  assert.equal(sentMs.length, 3);
+  assert.equal(sentMs.length, 1);
 });
 
 test("the rate limit says when to come back", async () => {
@@ -113,14 +113,14 @@ test("the SDK waits as long as a full account is told to", async () => {
   assert.ok(sentMs[1] - sentMs[0] >= 999, `${sentMs[1] - sentMs[0]} ms`);
 });
 
-test("a failing upstream is retried twice", async () => {
+test("a failing upstream is tried again by the gateway and not by the SDK", async () => {
   const { client, sentMs } = counted();
   const error = await failure(() =>
     client.chat.completions.create({ ...hello, messages: user(`${mark()} [[fault=status:500]]`) }),
   );
   assert.ok(error instanceof OpenAI.InternalServerError, error);
   assert.deepEqual([error.status, error.code], [502, "upstream_error"]);
-  assert.equal(sentMs.length, 3);
+  assert.equal(sentMs.length, 1);
 });
 
 test("a retry that succeeds is all the caller sees", async () => {
@@ -128,7 +128,7 @@ test("a retry that succeeds is all the caller sees", async () => {
   const word = mark();
   const messages = user(`Say ${word} [[fault=status:503,first:1]]`);
   assert.equal((await client.chat.completions.create({ ...hello, messages })).choices[0].message.content, word);
-  assert.equal(sentMs.length, 2);
+  assert.equal(sentMs.length, 1);
 });
 
 test("a silent upstream is a time out", async () => {

@@ -46,7 +46,7 @@
     var limit = response.headers.get("x-ratelimit-limit-requests-day");
     if (day === null || limit === null) return;
     left.textContent = left.dataset.rpm + " requests a minute from your address; " + number(day) + " of " + number(limit) +
-      " left today for everyone. Nothing of your prompt or the reply is kept.";
+      " left today. Nothing of your prompt or the reply is kept.";
   }
 
   async function send() {
@@ -60,7 +60,7 @@
     var response = await fetch("/demo/chat/completions", {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ stream: true, messages: [{ role: "user", content: prompt.value }] }),
+      body: JSON.stringify({ model: form.dataset.demo, stream: true, messages: [{ role: "user", content: prompt.value }] }),
       signal: running.signal
     });
     remaining(response);
