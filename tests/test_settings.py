@@ -138,3 +138,13 @@ def test_every_setting_with_a_unit_says_it_last() -> None:
         for field in msgspec.structs.fields(group.type):
             if isinstance(field.default, int | float) and not isinstance(field.default, bool):
                 assert field.name.endswith(units) or field.name in ("port", "backlog"), f"{group.name}.{field.name}"
+
+
+def test_a_secret_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIPCLOUD_MAIL_PASSWORD", "hunter2")
+    monkeypatch.setenv("VIPCLOUD_PAYMENTS_STRIPE_KEY", "env:OUR_STRIPE_KEY")
+    monkeypatch.setenv("OUR_STRIPE_KEY", "sk_test_1")
+    found = load()
+    assert found.mail.password.reveal() == "hunter2"
+    assert found.payments.stripe_key.reveal() == "sk_test_1"

@@ -525,6 +525,8 @@ def _scalar(group: type[Struct], name: str, text: str) -> object:
     for field in msgspec.structs.fields(group):
         if name.endswith(f"_{field.name}"):
             try:
+                if getattr(field.type, "__origin__", field.type) is Secret:
+                    return text  # read like the file's: `env:NAME` or the secret itself
                 return msgspec.to_builtins(msgspec.convert(text, type=field.type, strict=False))
             except msgspec.ValidationError as error:
                 raise SettingsError(f"{PREFIX}{name.upper()}: {_explain(error)}") from error
