@@ -13,6 +13,8 @@ KINDS = errors.documented()
 def made(kind: type[GatewayError]) -> GatewayError:
     if kind is MethodNotAllowed:
         return MethodNotAllowed("No.", "GET")
+    if kind.type == "idempotency_error":
+        return kind("No.", request_id="req_1")
     return ModelNotFound("x") if kind is ModelNotFound else kind("No.")
 
 
