@@ -3,6 +3,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from sqlalchemy import Engine
 
 import databases
@@ -64,3 +65,10 @@ def valkey(valkey_session: Server) -> Server:
     """A running server without any data."""
     valkey_session.flush()
     return valkey_session
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test, or a proof that it runs, does to logging ends with it."""
+    yield
+    structlog.reset_defaults()
