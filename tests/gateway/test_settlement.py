@@ -78,6 +78,7 @@ async def test_what_fails_before_any_content_costs_nothing(all_on: House, provid
     assert reply.status >= 500, reply.body
     row = booked(all_on, reply)
     assert (row.outcome, row.charge_nanousd, row.completion_tokens) == ("upstream_failed", 0, 0)
+    assert row.error_code == reply.error["code"]
 
 
 @PROVIDER

@@ -151,7 +151,7 @@ def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection
         ("DELETE FROM usage", "transfer 2: a charge without its usage row"),
         (
             "INSERT INTO usage SELECT 3, 'req_2', account_id, key_id, model, provider, upstream_model, streamed, "
-            "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1, 5, 0, '', NULL FROM usage",
+            "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1, 5, 0, '', NULL, '' FROM usage",
             "request req_2: its usage row and its charge differ",
         ),
     ],

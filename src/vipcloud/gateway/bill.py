@@ -97,6 +97,7 @@ class Bill(Struct, eq=False):
         *,
         estimated: bool = False,
         finish_reason: FinishReason | None = None,
+        error_code: str = "",
     ) -> None:
         """Charge `usage` (None: nothing was delivered), free the hold, write the record. Later calls change nothing.
 
@@ -147,6 +148,7 @@ class Bill(Struct, eq=False):
             variance,
             self.price.version,
             finish_reason,
+            error_code,
         )
         try:
             parts.journal.append_now(record)

@@ -116,7 +116,7 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
     try:
         await serve(attempt)
     except GatewayError as error:
-        bill.settle("upstream_failed")
+        bill.settle("upstream_failed", error_code=error.code)
         if not exchange.started:
             raise
         exchange.finish(error.event() if call.streams else error.body())

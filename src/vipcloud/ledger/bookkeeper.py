@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from vipcloud.clock import Clock
-from vipcloud.ledger import audit, journal, repeats, rules, store
+from vipcloud.ledger import audit, availability, journal, repeats, rules, store
 from vipcloud.ledger.audit import Audit
 from vipcloud.ledger.journal import JournalError, JournalFile
 from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Record, Settled
@@ -177,6 +177,7 @@ class Bookkeeper:
             _log.error("books_wrong", breaks=breaks[:5], count=len(breaks))
         with storage.writing(self._engine) as connection:
             repeats.forget(connection, now - self._key_retention_s)
+            availability.forget_latency(connection, now)
         return {"checked_at": now, "checked_rows": self._audit.rows, "breaks": tuple(breaks), "overdrawn": below}
 
     def _say(self) -> None:

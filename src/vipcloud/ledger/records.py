@@ -62,8 +62,8 @@ class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True, gc=Fa
 
     The fields are the columns of `usage`, in their order. New fields go to the end of both, with a default. `outcome`
     is the gateway's word for the end state; `cost_nanousd` is what we pay upstream, of which `variance_nanousd` is what
-    the customer's hold did not cover; `held_nanousd` is None where an earlier version did not say; `started_at` is
-    seconds since 1970.
+    the customer's hold did not cover; `held_nanousd` is None where an earlier version did not say; `error_code` is that
+    of the error which the caller was told, if nothing was delivered; `started_at` is seconds since 1970.
     """
 
     request_id: str
@@ -89,6 +89,7 @@ class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True, gc=Fa
     variance_nanousd: int = 0
     price_version: str = ""
     finish_reason: str | None = None
+    error_code: str = ""
 
 
 Record = Opened | Progress | Aborted | Settled

@@ -11,7 +11,7 @@ from msgspec.structs import astuple
 from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from vipcloud.ledger import audit, rules
+from vipcloud.ledger import audit, availability, rules
 from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Sums, Transfer
 from vipcloud.money import NanoUSD
@@ -103,7 +103,7 @@ def take_back(connection: Connection, payment_id: str, account_id: str, amount: 
 
 
 def post_usage(connection: Connection, settled: list[Settled]) -> None:
-    """Add a usage row for each of `settled`, the charges, and what the calls cost us.
+    """Add a usage row for each of `settled`, the charges, what the calls cost us, and how they ended.
 
     Raises IntegrityError if a request is there already.
     """
@@ -133,6 +133,7 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
     columns = _day.columns.keys()
     connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
     _post(connection, rules.spent(first, settled), first + len(settled))
+    availability.add(connection, settled)
 
 
 def post_aborted(connection: Connection, records: list[Aborted]) -> None:

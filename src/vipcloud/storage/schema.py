@@ -133,6 +133,7 @@ usage = Table(
     Column("variance_nanousd", BigInteger, nullable=False, server_default=text("0")),  # part of the cost
     Column("price_version", Text, nullable=False, server_default=""),
     Column("finish_reason", Text),
+    Column("error_code", Text, nullable=False, server_default=""),  # what the caller was told; empty: no error
     Index("ix_usage_account_id_started_at", "account_id", "started_at"),
     CheckConstraint("charge_nanousd >= 0 AND charge_nanousd <= held_nanousd", name="charge_within_hold"),
     CheckConstraint("variance_nanousd BETWEEN 0 AND cost_nanousd", name="variance_within_cost"),
@@ -152,6 +153,67 @@ usage_day = Table(
     Column("charge_nanousd", BigInteger, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
     Index("ix_usage_day_account_id_day", "account_id", "day"),
+)
+
+# How requests ended, by the hour (since 1970), counted with the usage rows: what each word counts, and for whom, says
+# `ledger.availability`. The provider is the last that was tried; empty: none was.
+availability_hour = Table(
+    "availability_hour",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("model", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in ("answered", "cut", "failed", "refused", "gone", "ours", "rescued")
+    ),
+)
+
+# How long answered requests took, in steps that grow by the same factor; kept for some days.
+latency_hour = Table(
+    "latency_hour",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("model", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("measure", Text, primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    CheckConstraint("measure IN ('first_token', 'whole')", name="measure"),
+)
+
+# What was checked in each minute of an hour: bit n is minute n. A minute is good if one of its checks was.
+check_hour = Table(
+    "check_hour",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("subject", Text, primary_key=True),
+    Column("checked", BigInteger, nullable=False),
+    Column("good", BigInteger, nullable=False),
+)
+
+# What the operator tells people. `affects`: ids of models, providers and parts of ours, commas between; empty: all.
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("title", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("affects", Text, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("resolved_at", Double),  # null: it is open
+    CheckConstraint("severity IN ('notice', 'disturbance', 'outage')", name="severity"),
+    sqlite_autoincrement=True,
+)
+
+incident_update = Table(
+    "incident_update",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("incident_id", Integer, ForeignKey("incident.id"), nullable=False, index=True),
+    Column("at", Double, nullable=False),
+    Column("message", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 # Requests that were opened and are not settled, so far as booked. When their process is known to be dead, they are
@@ -177,6 +239,28 @@ member = Table(
     Column("created_at", Double, nullable=False),
     CheckConstraint("email = lower(email)", name="email_lower"),
     CheckConstraint("role IN ('owner', 'member')", name="role"),
+)
+
+# Members who also run the house: they see the pages below /admin.
+operator = Table(
+    "operator",
+    metadata,
+    Column("member_id", Text, ForeignKey("member.id"), primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+# What operators did. Immutable like transfers.
+deed = Table(
+    "deed",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("person", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 # A code that was mailed, good in the browser that asked for it. Codes and cookies are kept as SHA-256 only.
