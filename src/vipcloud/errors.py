@@ -28,7 +28,8 @@
     │   ├── UpstreamInterrupted    502  upstream_interrupted
     │   └── UpstreamTimeout        504  upstream_timeout
     └── Unavailable                503  service_unavailable
-        └── NoUpstream             503  no_upstream
+        ├── NoUpstream             503  no_upstream
+        └── Overloaded             503  overloaded
 
 `SettingsError` stands apart: it stops the process at start and never reaches a caller.
 
@@ -251,6 +252,16 @@ class Unavailable(GatewayError):
 class NoUpstream(Unavailable):
     code = "no_upstream"
     meaning = "No upstream of the model can serve it at present. Retry after `Retry-After`."
+
+
+class Overloaded(Unavailable):
+    """Nothing was done yet, so that trying again is right, but at another moment than everybody else."""
+
+    code = "overloaded"
+    meaning = (
+        "The gateway is at its limit and takes no new request of this tier for a moment. Retry after `Retry-After`."
+    )
+    retryable = True
 
 
 def shorten(text: str, length_max: int = 128) -> str:

@@ -247,6 +247,35 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return bool(self.keys) or any(account.keys for account in self.accounts)
 
 
+class OverloadSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is told that the gateway has more to do than it can. Whom that turns away first: `shed_lag_s` of the demo
+    and of each tier."""
+
+    beat_interval_s: Annotated[float, Meta(gt=0, description="How often the event loop is timed.")] = 0.05
+    beats: Annotated[
+        int, Meta(ge=1, description="So many beats in a row must be late for it to count; the least late one does.")
+    ] = 3
+    retry_after_max_s: Annotated[
+        int, Meta(ge=2, le=60, description="Callers are told to come back within this, each at another second.")
+    ] = 5
+
+
+class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the gateway tells of itself; see docs/operating.md."""
+
+    metrics_token: Annotated[
+        Secret,
+        Meta(
+            description="Who sends it as `Authorization: Bearer` may read `/metrics`; `env:NAME` or the token itself. "
+            "Empty: only this machine may, by no proxy, and only while `console.public_url` is empty."
+        ),
+    ] = Secret("")
+    log_requests: Annotated[
+        Literal["none", "failures", "all"],
+        Meta(description="Which requests get a line in the log: none, those answered with a 5xx, or all."),
+    ] = "failures"
+
+
 class DemoSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The demo on the home page, `POST /demo/chat/completions`: no key, one free model, and limits of its own.
 
@@ -263,6 +292,9 @@ class DemoSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rpd: Annotated[int, Meta(ge=0, description="Requests per UTC day in all; 0: no limit.")] = 2000
     output_tokens_max: Annotated[int, Meta(ge=16, description="Longest answer.")] = 1024
     body_bytes_max: Annotated[int, Meta(ge=256, description="Longest request (413).")] = 16384
+    shed_lag_s: Annotated[
+        float, Meta(ge=0, description="Turned away (503) while the event loop is so late; 0: never.")
+    ] = 0.2
 
 
 class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -271,6 +303,9 @@ class TierSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rpm: Annotated[int, Meta(ge=0, description="Requests in any 60 s.")] = 60
     rpd: Annotated[int, Meta(ge=0, description="Requests per UTC day.")] = 0
     concurrency: Annotated[int, Meta(ge=0, description="Requests at the same time.")] = 10
+    shed_lag_s: Annotated[
+        float, Meta(ge=0, description="New requests are turned away (503) while the event loop is so late; 0: never.")
+    ] = 0.5
 
 
 class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -430,8 +465,8 @@ class IdempotencySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def _tiers() -> dict[str, TierSettings]:
     return {
         "payg": TierSettings(rpm=60, concurrency=10),
-        "pro": TierSettings(rpm=600, concurrency=100),
-        "enterprise": TierSettings(rpm=6000, concurrency=1000),
+        "pro": TierSettings(rpm=600, concurrency=100, shed_lag_s=1),
+        "enterprise": TierSettings(rpm=6000, concurrency=1000, shed_lag_s=2),
     }
 
 
@@ -447,6 +482,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     breaker: BreakerSettings = BreakerSettings()
     routing: RoutingSettings = RoutingSettings()
     guard: GuardSettings = GuardSettings()
+    overload: OverloadSettings = OverloadSettings()
     demo: DemoSettings = DemoSettings()
     accounts: AccountSettings = AccountSettings()
     store: StoreSettings = StoreSettings()
@@ -455,6 +491,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     console: ConsoleSettings = ConsoleSettings()
     mail: MailSettings = MailSettings()
     payments: PaymentSettings = PaymentSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     tiers: dict[str, TierSettings] = msgspec.field(default_factory=_tiers)
     upstreams: dict[str, UpstreamSettings] = msgspec.field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from vipcloud.cli import context, models
 from vipcloud.cli.main import app
 from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import PREFIX, Secret, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
+from vipcloud.telemetry.families import FAMILIES
 
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
 
@@ -124,6 +125,21 @@ def _command(command: Any, parent: Any) -> list[str]:
     return lines
 
 
+def metrics_page() -> str:
+    """docs/reference/metrics.md"""
+    lines = [
+        "# Metrics\n",
+        "What `GET /metrics` shows, written from `src/vipcloud/telemetry/families.py` by `make docs`. Who may read",
+        "it is in [operating](../operating.md#metrics-and-alerts). Beside these there is what system and runtime say:",
+        "`process_resident_memory_bytes`, `process_open_fds`, `process_cpu_seconds_total`, `python_gc_…` and others.\n",
+        "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |",
+    ]
+    for family in FAMILIES.values():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{family.shown}` | {family.sort} | {labels} | {family.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def _meta(hint: Any) -> Meta | None:
     if typing.get_origin(hint) is Annotated:
         return next((extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Meta)), None)
@@ -137,7 +153,13 @@ def _row(name: str, default: object, meta: Meta | None) -> str:
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"settings": settings_page, "errors": errors_page, "cli": cli_page, "margins": margins_page}
+    pages = {
+        "settings": settings_page,
+        "errors": errors_page,
+        "cli": cli_page,
+        "margins": margins_page,
+        "metrics": metrics_page,
+    }
     for name, page in pages.items():
         (folder / f"{name}.md").write_text(page(), encoding="utf-8")
         context.out.print(f"wrote {folder / name}.md")

@@ -51,6 +51,7 @@ from vipcloud.settings import Settings, UpstreamSettings, environment_secret
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from vipcloud.telemetry import logs
+from vipcloud.telemetry.requests import figures_for
 
 DEMO_EMAIL = "demo@example.com"
 LEASE_BEYOND_TOTAL_S = 60
@@ -154,10 +155,14 @@ def gateway(
             idempotency=Idempotency(
                 engine, clock, settings.idempotency, lambda: bookkeeper.booked_until(settings.journal_path)
             ),
+            figures=figures_for(settings),
         )
+        parts.pulse.start()
+        stack.callback(parts.pulse.close)
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None
-        app = App(routes.table(parts, pages), parts.clock, pages, routes.same_origin(settings))
+        same_origin = routes.same_origin(settings)
+        app = App(routes.table(parts, pages), parts.clock, pages, same_origin, parts.figures.told)
         server = HTTPServer(app.handle, settings.server, app.render_error)
         yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload), syncer)
 

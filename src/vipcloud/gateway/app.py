@@ -21,7 +21,7 @@ from vipcloud.http.server import Exchange
 TYPE_JSON = b"content-type: application/json\r\n"
 EXPOSED = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-vipcloud-original-request-id, x-vipcloud-original-charge-usd, "
+    "x-vipcloud-original-request-id, x-vipcloud-original-charge-usd, server-timing, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-requests-day, x-ratelimit-remaining-requests-day, "
     "x-ratelimit-reset-requests-day, x-vipcloud-max-tokens"
 )
@@ -36,13 +36,15 @@ def same_origin_head(head: bytes) -> bytes:
 
 
 Route = Callable[[Call], Awaitable[None]]
+Told = Callable[[GatewayError, str, str, str], None]  # with the ids of request and model, and the tier
 
 
 class App:
     """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
 
     A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
-    to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused.
+    to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused. `told` is
+    called with every error that becomes an answer here.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class App:
         clock: Clock,
         fallback: Route | None = None,
         same_origin: frozenset[str] = frozenset(),
+        told: Told | None = None,
     ) -> None:
+        self._told = told
         self._fallback = fallback
         self._same_origin = same_origin
         self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
@@ -80,6 +84,7 @@ class App:
     def render_error(self, exchange: Exchange, error: GatewayError) -> None:
         """Answer with the error's status and envelope."""
         call = self._call(exchange)
+        self._tell(call, error)
         exchange.respond(error.status, call.head + TYPE_JSON + header_block(error.headers()), error.body())
 
     def _call(self, exchange: Exchange) -> Call:
@@ -150,4 +155,10 @@ class App:
         if not exchange.started:
             self.render_error(exchange, error)
         elif not exchange.finished:
-            exchange.finish(error.event() if self._call(exchange).streams else error.body())
+            call = self._call(exchange)
+            self._tell(call, error)
+            exchange.finish(error.event() if call.streams else error.body())
+
+    def _tell(self, call: Call, error: GatewayError) -> None:
+        if self._told is not None:
+            self._told(error, call.request_id, call.model, call.tier)

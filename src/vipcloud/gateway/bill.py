@@ -150,6 +150,7 @@ class Bill(Struct, eq=False):
             finish_reason,
             error_code,
         )
+        parts.figures.settled(record, principal.account.tier)
         try:
             parts.journal.append_now(record)
         except JournalError as error:
@@ -160,6 +161,8 @@ class Bill(Struct, eq=False):
         way = self.way
         assert way is not None, "what costs us something was called"
         cost = metering.cost(usage, way.candidate.costs.at(self.started_s))
+        tokens = usage.prompt_tokens, usage.completion_tokens
+        self.parts.figures.lost(self.model.id, way.candidate.provider.id, *tokens, cost)
         if not cost:
             return
         clock, request_id = self.parts.clock, self.permit.request_id

@@ -8,6 +8,7 @@ from vipcloud.http.server import Exchange
 
 JSON = b"content-type: application/json\r\n"
 EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+TIMING = b"server-timing: gateway;dur=%d, upstream;dur=%d\r\n"
 PING_EVENT = b": ping\n\n"
 PING_JSON = b" "  # white space before the JSON changes nothing for a parser
 
@@ -27,6 +28,8 @@ class Call(Struct, eq=False):
     deadline: float = NEVER
     ping_s: float = 0.0
     claim: Claim | None = None  # the caller's Idempotency-Key, where one came
+    model: str = ""  # of our list; this and the tier are told only where an error has to be counted
+    tier: str = ""
 
     @property
     def request_id(self) -> str:
@@ -35,6 +38,12 @@ class Call(Struct, eq=False):
     @property
     def completion_id(self) -> str:
         return f"chatcmpl-{self.serial}"
+
+    def timed(self, asked_s: float, answered_s: float, now_s: float) -> None:
+        """Tell in the answer's head where the time went, in whole milliseconds: an upstream was asked first, and has
+        answered, at these moments of the monotonic clock. What other tries took is the upstream's, too."""
+        gateway_s = max(0.0, asked_s - self.exchange.received_s + now_s - answered_s)
+        self.head += TIMING % (gateway_s * 1000, (answered_s - asked_s) * 1000)
 
     def respond(self, status: int, body: bytes) -> None:
         """Answer with JSON."""

@@ -10,6 +10,7 @@ from vipcloud.errors import SettingsError
 from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.progress import ProgressNotes
+from vipcloud.gateway.pulse import Pulse
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.addresses import Network
 from vipcloud.http.deadlines import Deadlines
@@ -18,6 +19,7 @@ from vipcloud.limits.guard import Guard, Purse, Subject
 from vipcloud.limits.rules import Limits, Meter
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings, TierSettings
+from vipcloud.telemetry.figures import Figures
 
 
 class Tiers:
@@ -68,11 +70,14 @@ class Parts:
     progress: ProgressNotes
     counter: TokenCounter
     idempotency: Idempotency
+    figures: Figures = field(default_factory=Figures)
+    pulse: Pulse = field(init=False)
     tiers: Tiers = field(init=False)
     trusted_proxies: tuple[Network, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tiers = Tiers(self.settings.tiers)
+        self.pulse = Pulse.of(self.settings, self.clock, self.figures)
         try:
             self.trusted_proxies = tuple(map(ip_network, self.settings.server.trusted_proxies))
         except ValueError as error:

@@ -21,6 +21,7 @@ from vipcloud.errors import (
     GatewayError,
     ModelNotFound,
     NotImplementedYet,
+    Overloaded,
     StructuredOutputFailed,
     Unauthenticated,
     Unavailable,
@@ -90,7 +91,10 @@ async def chat_demo(call: Call, parts: Parts, demo: Demo) -> None:
 async def complete(call: Call, parts: Parts, principal: Principal, subject: Subject, demo: Demo | None = None) -> None:
     """A known caller's request, from its body to its settlement."""
     exchange = call.exchange
+    model: Model | None = None
     try:
+        if parts.pulse.high:
+            parts.pulse.check(principal.account.tier)
         body = exchange.whole
         if body is None:
             body = await exchange.body()
@@ -107,8 +111,10 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         assert model.prices is not None, "the catalogue serves no model without a price"
         price = model.prices.at(started_s)
         permit = await admit(call, parts, subject, request, model, price, started_s, len(body))
-    except GatewayError:
-        await tell_standing(call, parts, subject)
+    except GatewayError as error:
+        call.tier, call.model = principal.account.tier, model.id if model is not None else ""
+        if not isinstance(error, Overloaded):
+            await tell_standing(call, parts, subject)
         raise
     streamed = request.stream is True
     bill = open_bill(parts, principal, model, price, permit, started_s, streamed=streamed, claim=call.claim)
@@ -117,8 +123,10 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         await serve(attempt)
     except GatewayError as error:
         bill.settle("upstream_failed", error_code=error.code)
+        call.tier, call.model = principal.account.tier, model.id
         if not exchange.started:
             raise
+        parts.figures.told(error, call.request_id, call.model, call.tier)
         exchange.finish(error.event() if call.streams else error.body())
     finally:
         if not bill.settled:
@@ -465,11 +473,11 @@ async def serve_by(attempt: Attempt, way: Way) -> None:
         else:
             await serve_stream(attempt, way)
     except AttemptFailed as failed:
-        upstreams.note_failed(way, epoch, failed.weight, alone=not attempt.spare)
+        upstreams.note_failed(way, epoch, failed.weight, failed.error.code, alone=not attempt.spare)
         raise
     except UpstreamFailed as error:
         weight = TIME_OUT_WEIGHT if isinstance(error, UpstreamTimeout) else 1
-        upstreams.note_failed(way, epoch, weight, alone=not attempt.spare)
+        upstreams.note_failed(way, epoch, weight, error.code, alone=not attempt.spare)
         raise
     except BaseException:
         breaker.release(epoch)
@@ -497,6 +505,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
         raise broken(error, way) from error
     finally:
         response.abort()
+    answered_s = parts.clock.monotonic_s()
     try:
         answer = reply.read_reply(
             payload,
@@ -525,6 +534,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     if type(request) is not PlainChat and not reasoning.shown(request):
         replies.hide_reasoning(answer)
     reason = answer.choices[0].finish_reason
+    attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
     if bill.streamed:
         await attempt.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
         attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))

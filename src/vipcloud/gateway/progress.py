@@ -33,6 +33,9 @@ class ProgressNotes:
         if self._timer is None:
             self._schedule()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def discard(self, stream: Moving) -> None:
         self._open.pop(stream, None)
 

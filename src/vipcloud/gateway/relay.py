@@ -99,11 +99,13 @@ class StreamRelay:
     def _send(self, out: bytes) -> None:
         if not out:
             return
+        bill = self._bill
         if self._exchange.started:
             self._exchange.write(out)
         else:
+            now_s = bill.parts.clock.monotonic_s()
+            self._call.timed(bill.opened_s, now_s, now_s)
             self._call.send_part(out)
-        bill = self._bill
         if bill.first_token_s is None:
             bill.note_first_token()
 

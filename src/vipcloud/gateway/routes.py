@@ -6,7 +6,7 @@ import msgspec
 
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import ModelNotFound, NotImplementedYet
-from vipcloud.gateway import account_routes, pipeline
+from vipcloud.gateway import account_routes, metrics, pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import DEMO_PATH, Demo
@@ -74,6 +74,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         **account_routes.table(parts),
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
+        "/metrics": {"GET": metrics.route(parts)},
     }
 
 
@@ -84,7 +85,7 @@ def demo_served(settings: Settings) -> bool:
 
 def same_origin(settings: Settings) -> frozenset[str]:
     """The paths that other sites' pages may not call."""
-    return frozenset((DEMO_PATH,) if demo_served(settings) else ())
+    return frozenset((DEMO_PATH, "/metrics") if demo_served(settings) else ("/metrics",))
 
 
 def wants_page(call: Call) -> bool:

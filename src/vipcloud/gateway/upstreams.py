@@ -119,6 +119,7 @@ class UpstreamAccount:
     running: int = 0
     refused_keys: list[UpstreamKey] = field(default_factory=list)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # by the upstream's name of the model
+    failures: dict[tuple[str, str], int] = field(default_factory=dict)  # by that name and the error's code
 
     @property
     def id(self) -> str:
@@ -376,8 +377,10 @@ class Upstreams:
 
     # --- what became of it
 
-    def note_failed(self, way: Way, epoch: int, weight: int, *, alone: bool) -> None:
-        """A call failed by no fault of the caller. `alone`: it was the only way there is."""
+    def note_failed(self, way: Way, epoch: int, weight: int, code: str, *, alone: bool) -> None:
+        """A call failed, by the caller's fault if `weight` is 0. `alone`: it was the only way there is."""
+        failures = way.account.failures
+        failures[way.model, code] = failures.get((way.model, code), 0) + 1
         if weight == 0:
             way.breaker.release(epoch)
             return

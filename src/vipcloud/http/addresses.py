@@ -7,6 +7,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 FORWARDED_MAX = 32  # addresses that are looked at
+# What a tunnel or a proxy adds to what it hands on: a request with one of them does not come from where its peer is.
+HANDED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "cdn-loop", "cf-connecting-ip", "cf-ray")
 
 
 def client_address(peer: str, headers: Mapping[bytes, bytes], trusted: Sequence[Network]) -> Address | None:
@@ -38,6 +40,12 @@ def bucket(address: Address | None) -> str:
     if isinstance(address, IPv4Address):
         return str(address)
     return str(IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address`, as text, is this machine's own; one that cannot be read is not."""
+    found = _parsed(address)
+    return found is not None and found.is_loopback
 
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:

@@ -28,6 +28,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self.discard: Callable[[Expiring], None] = self._members.discard
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def add(self, member: Expiring) -> None:
         self._members.add(member)
         if self._timer is None:

@@ -4,8 +4,6 @@ They hold codes that let people in, so the page is there only while nobody else 
 public address are set, and the request comes from this machine and through no proxy.
 """
 
-from ipaddress import ip_address
-
 from litestar import Response, get
 from litestar.exceptions import NotFoundException
 from litestar.types import ControllerRouterHandler
@@ -15,9 +13,8 @@ from vipcloud.console import visits
 from vipcloud.console.parts import Parts, threaded
 from vipcloud.console.render import Renderer
 from vipcloud.console.visits import AnyRequest
+from vipcloud.http import addresses
 from vipcloud.storage import engine as storage
-
-PROXIED = ("cf-connecting-ip", "cf-ray", "via", "cdn-loop")  # what a tunnel or a proxy adds
 
 
 def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
@@ -28,7 +25,8 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     @get("/outbox")
     @threaded
     def outbox(request: AnyRequest) -> Response[str]:
-        if not is_local(visits.client_address(request.headers)) or any(name in request.headers for name in PROXIED):
+        local = addresses.is_loopback(visits.client_address(request.headers))
+        if not local or any(name in request.headers for name in addresses.HANDED_ON):
             raise NotFoundException
         with storage.reading(parts.engine) as connection:
             unsent = mails.unsent(connection)
@@ -37,10 +35,3 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
         )
 
     return [outbox]
-
-
-def is_local(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

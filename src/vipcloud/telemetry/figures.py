@@ -1,0 +1,174 @@
+"""What the gateway has served, counted where a request is settled and read only when somebody asks for metrics.
+
+Every request comes by here, so this is integers and lists: one look-up finds the `Slot` of its kind, whose buckets are
+lists made once. Times are milliseconds, money nano-dollars. Bounds of buckets are OpenTelemetry's advice for generative
+AI (opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, seen 2026-11).
+"""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from vipcloud.errors import GatewayError
+from vipcloud.ledger.records import Settled
+
+TOKENS = tuple(4**power for power in range(14))
+DURATION_MS = tuple(10 * 2**power for power in range(14))
+FIRST_TOKEN_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
+PER_TOKEN_MS = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
+LAG_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+COMPLETE, CLIENT_GONE = "complete", "client_gone"
+CLIENT_GONE_STATUS = 499  # nobody was told one; nginx' word for it
+
+
+class Buckets(Struct, eq=False):
+    """A histogram: how many values were at most each of `bounds`, and above all of them; and their sum."""
+
+    bounds: tuple[int, ...]
+    counts: list[int]
+    total: float = 0
+
+    @classmethod
+    def of(cls, bounds: tuple[int, ...]) -> "Buckets":
+        return cls(bounds, [0] * (len(bounds) + 1))
+
+    def note(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Kind(NamedTuple):
+    """What sort of request a slot counts; `provider` is None for one that no upstream was called for."""
+
+    model: str
+    provider: str | None
+    outcome: str
+    tier: str
+
+
+class Slot:
+    """All requests of one kind."""
+
+    __slots__ = (
+        "cached_tokens",
+        "charge_nanousd",
+        "cost_nanousd",
+        "duration",
+        "estimated",
+        "first_token",
+        "further_calls",
+        "input",
+        "output",
+        "per_token",
+        "reasoning_tokens",
+        "requests",
+        "variance_nanousd",
+    )
+
+    def __init__(self) -> None:
+        self.duration = Buckets.of(DURATION_MS)
+        self.input = Buckets.of(TOKENS)
+        self.output = Buckets.of(TOKENS)
+        self.first_token = Buckets.of(FIRST_TOKEN_MS)
+        self.per_token = Buckets.of(PER_TOKEN_MS)
+        self.requests = self.estimated = 0
+        self.further_calls = 0  # beyond the first of each request; below 0 where there was not even one
+        self.cached_tokens = self.reasoning_tokens = 0
+        self.charge_nanousd = self.cost_nanousd = self.variance_nanousd = 0
+
+
+class Answer(NamedTuple):
+    """How a request was answered; `model` and `tier` are empty where they were not known yet, `code` of a success."""
+
+    status: int
+    code: str
+    model: str
+    tier: str
+
+
+class Waste(Struct, eq=False):
+    """What we pay for and nobody was charged: calls of which nothing was delivered."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+
+
+class Figures:
+    """Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.slots: dict[tuple[str, str | None, str, str], Slot] = {}
+        self.errors: dict[Answer, int] = {}
+        self.wasted: dict[tuple[str, str], Waste] = {}  # by model and provider
+        self.turned_away: dict[str, int] = {}  # by tier
+
+    def settled(self, record: Settled, tier: str) -> None:
+        """Count one request that was admitted and has ended."""
+        slot = self.slots.get((record.model, record.provider, record.outcome, tier))
+        if slot is None:
+            kind = Kind(record.model, record.provider, record.outcome, tier)
+            slot = self.slots[kind] = Slot()
+        slot.requests += 1
+        duration_ms, prompt, completion = record.duration_ms, record.prompt_tokens, record.completion_tokens
+        buckets = slot.duration
+        buckets.counts[bisect_left(DURATION_MS, duration_ms)] += 1
+        buckets.total += duration_ms
+        if record.attempts != 1:
+            slot.further_calls += record.attempts - 1
+        if not prompt:
+            return  # nothing was delivered
+        buckets = slot.input
+        buckets.counts[bisect_left(TOKENS, prompt)] += 1
+        buckets.total += prompt
+        buckets = slot.output
+        buckets.counts[bisect_left(TOKENS, completion)] += 1
+        buckets.total += completion
+        slot.charge_nanousd += record.charge_nanousd
+        slot.cost_nanousd += record.cost_nanousd
+        if record.streamed:
+            self._streamed(slot, record)
+        if record.cached_tokens:
+            slot.cached_tokens += record.cached_tokens
+        if record.reasoning_tokens:
+            slot.reasoning_tokens += record.reasoning_tokens
+        if record.estimated:
+            slot.estimated += 1
+        if record.variance_nanousd:
+            slot.variance_nanousd += record.variance_nanousd
+
+    def _streamed(self, slot: Slot, record: Settled) -> None:
+        first_ms, completion = record.first_token_ms, record.completion_tokens
+        if first_ms is None:
+            return
+        slot.first_token.note(first_ms)
+        if completion > 1:
+            slot.per_token.note((record.duration_ms - first_ms) / (completion - 1))
+
+    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+        """Count an error that a caller was told, as a status or inside an answer that had begun."""
+        answer = Answer(error.status, error.code, model, tier)
+        self.errors[answer] = self.errors.get(answer, 0) + 1
+
+    def lost(self, model: str, provider: str, input_tokens: int, output_tokens: int, cost_nanousd: int) -> None:
+        """Count a call that we pay for, and of which nothing was delivered."""
+        waste = self.wasted.setdefault((model, provider), Waste())
+        waste.calls += 1
+        waste.input_tokens += input_tokens
+        waste.output_tokens += output_tokens
+        waste.cost_nanousd += cost_nanousd
+
+    def answers(self) -> dict[Answer, int]:
+        """How requests were answered: those that ended well, those whose clients left, and the errors."""
+        found: dict[Answer, int] = dict(self.errors)
+        for (model, _, outcome, tier), slot in self.slots.items():
+            if outcome == COMPLETE:
+                answer = Answer(200, "", model, tier)
+            elif outcome == CLIENT_GONE:
+                answer = Answer(CLIENT_GONE_STATUS, CLIENT_GONE, model, tier)
+            else:
+                continue  # its caller was told an error
+            found[answer] = found.get(answer, 0) + slot.requests
+        return found

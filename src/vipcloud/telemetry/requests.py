@@ -1,0 +1,52 @@
+"""A line in the log for a request: its id, what it was and how it ended; nothing of what was said in it."""
+
+import structlog
+
+from vipcloud.errors import GatewayError, Overloaded
+from vipcloud.ledger.records import Settled
+from vipcloud.settings import Settings
+from vipcloud.telemetry.figures import Figures
+
+log = structlog.get_logger(__name__)
+
+
+def figures_for(settings: Settings) -> Figures:
+    """Figures that also log what `telemetry.log_requests` asks for."""
+    kinds = {"none": Figures, "failures": LoggedFailures, "all": LoggedRequests}
+    return kinds[settings.telemetry.log_requests]()
+
+
+class LoggedFailures(Figures):
+    """Who is turned away by overload is counted only: there may be thousands a second, and a line costs more."""
+
+    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+        super().told(error, request_id, model, tier)
+        if error.status >= 500 and not isinstance(error, Overloaded):
+            log.warning(
+                "request failed", request_id=request_id, status=error.status, code=error.code, model=model, tier=tier
+            )
+
+
+class LoggedRequests(LoggedFailures):
+    """For installations with few requests, or much patience with their log."""
+
+    def settled(self, record: Settled, tier: str) -> None:
+        super().settled(record, tier)
+        log.info(
+            "request settled",
+            request_id=f"req_{record.request_id.removeprefix('chatcmpl-')}",
+            account=record.account_id,
+            key=record.key_id,
+            tier=tier,
+            model=record.model,
+            provider=record.provider,
+            streamed=record.streamed,
+            outcome=record.outcome,
+            finish_reason=record.finish_reason,
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            charge_nanousd=record.charge_nanousd,
+            attempts=record.attempts,
+            first_token_ms=record.first_token_ms,
+            duration_ms=record.duration_ms,
+        )
