@@ -252,8 +252,8 @@ class OverloadSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     and of each tier."""
 
     beat_interval_s: Annotated[float, Meta(gt=0, description="How often the event loop is timed.")] = 0.05
-    beats: Annotated[
-        int, Meta(ge=1, description="So many beats in a row must be late for it to count; the least late one does.")
+    beats_in_row: Annotated[
+        int, Meta(ge=1, description="Beats that must be late for it to count; the least late one does.")
     ] = 3
     retry_after_max_s: Annotated[
         int, Meta(ge=2, le=60, description="Callers are told to come back within this, each at another second.")

@@ -68,7 +68,7 @@ def test_a_tier_of_the_settings_own_has_its_own_mark_and_an_unknown_one_is_payg(
 
 def test_callers_are_told_to_come_back_at_different_moments(clock: ManualClock) -> None:
     chances = iter([0.0, 0.3, 0.5, 0.999])
-    pulse = Pulse(OverloadSettings(beats=1), {"payg": 0.1}, clock, Figures(), lambda: next(chances))
+    pulse = Pulse(OverloadSettings(beats_in_row=1), {"payg": 0.1}, clock, Figures(), lambda: next(chances))
     pulse.beat(1.0)
     told = []
     for _ in range(4):
@@ -89,7 +89,7 @@ class SlowClock(ManualClock):
 
 @pytest.mark.parametrize(("kind", "high"), [(ManualClock, False), (SlowClock, True)])
 async def test_it_times_the_loop(kind: type[ManualClock], high: bool) -> None:
-    pulse = Pulse(OverloadSettings(beat_interval_s=0.001, beats=2), {"payg": 0.5}, kind(), Figures())
+    pulse = Pulse(OverloadSettings(beat_interval_s=0.001, beats_in_row=2), {"payg": 0.5}, kind(), Figures())
     pulse.start()
     await eventually(lambda: sum(pulse.lags_ms.counts) > 2)
     assert pulse.high == high
@@ -104,7 +104,7 @@ async def late(house: House, lag_s: float) -> None:
     """The loop is that late from now on."""
     pulse = house.gateway.parts.pulse
     pulse.close()
-    beaten(pulse, *[lag_s] * house.gateway.parts.settings.overload.beats)
+    beaten(pulse, *[lag_s] * house.gateway.parts.settings.overload.beats_in_row)
 
 
 async def test_a_late_gateway_sheds_new_work_by_tier_and_keeps_what_is_open(open_house: Any) -> None:

@@ -38,7 +38,7 @@ class Pulse:
         self._clock = clock
         self._figures = figures
         self._jitter = jitter
-        self._late: deque[float] = deque(maxlen=settings.beats)
+        self._late: deque[float] = deque(maxlen=settings.beats_in_row)
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.lags_ms = Buckets.of(LAG_MS)
@@ -65,7 +65,7 @@ class Pulse:
         """One beat came so late."""
         self.lags_ms.note(late_s * 1000)
         self._late.append(late_s)
-        self.lag_s = min(self._late) if len(self._late) == self._settings.beats else 0.0
+        self.lag_s = min(self._late) if len(self._late) == self._settings.beats_in_row else 0.0
         self.high = self.lag_s >= self._lowest_s
 
     def check(self, tier: str) -> None:
