@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import Engine
 
 import databases
+import stripe_server
 import valkey_server
 from databases import Postgres
 from valkey_server import Server
@@ -65,6 +66,13 @@ def valkey(valkey_session: Server) -> Server:
     """A running server without any data."""
     valkey_session.flush()
     return valkey_session
+
+
+@pytest.fixture(scope="session")
+def stripe_url() -> Iterator[str]:
+    """Where a local Stripe answers."""
+    with stripe_server.serving() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
-"""localstripe with Stripe's Checkout, which it lacks: a process of its own, on a port that it prints.
+"""localstripe with what it lacks of Stripe: Checkout, idempotency keys, a limit for refunds, lists by date.
 
-`POST /_pay/{session}` is the customer at the payment page; it answers with the events that Stripe would send.
+A process of its own, on a port that it prints. `POST /_pay/{session}` is the customer at the payment page; it answers
+with the events that Stripe would send.
 """
 
 import asyncio
@@ -25,6 +26,52 @@ def serving() -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def stored(kind: str) -> list[Any]:
+    from localstripe import resources
+
+    return [each for name, each in resources.store.items() if name.startswith(f"{kind}:")]
+
+
+def idempotency() -> Any:
+    """What was asked for with a key is answered again."""
+    from aiohttp import web
+
+    answered: dict[str, tuple[int, bytes]] = {}
+
+    @web.middleware
+    async def once(request: web.Request, handler: Any) -> Any:
+        key = request.headers.get("idempotency-key")
+        if key is None or request.method != "POST" or request.path == CHECKOUT:
+            return await handler(request)
+        if key not in answered:
+            answer = await handler(request)
+            answered[key] = answer.status, answer.body
+        status, body = answered[key]
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    return once
+
+
+def refund_routes() -> list[Any]:
+    """No more is refunded than was paid; and lists without a payment."""
+    from aiohttp import web
+    from localstripe import resources, server
+
+    async def refund(request: web.Request) -> web.Response:
+        data = await server.get_post_data(request)
+        charge = resources.PaymentIntent._api_retrieve(data["payment_intent"]).latest_charge
+        if int(data["amount"]) > charge.amount - charge.amount_refunded:
+            raise server.UserError(400, "Refund amount is greater than unrefunded amount on charge.")
+        return server.json_response(resources.Refund._api_create(**data)._export())
+
+    async def refunds(request: web.Request) -> web.Response:
+        payment = request.query.get("payment_intent")
+        found = [each._export() for each in stored("refund") if payment in (None, each.payment_intent)]
+        return server.json_response({"object": "list", "data": found, "has_more": False, "url": "/v1/refunds"})
+
+    return [web.post("/v1/refunds", refund), web.get("/v1/refunds", refunds)]
 
 
 def main() -> None:
@@ -76,15 +123,15 @@ def main() -> None:
         if intent.status == "succeeded":
             session.payment_intent, session.payment_status, session.status = intent.id, "paid", "complete"
             resources.Event("checkout.session.completed", session)
-        events = [each for name, each in resources.store.items() if name.startswith("event:")]
         mine = (session.id, intent.id)
-        return server.json_response([each._export() for each in events if each.data["object"]["id"] in mine])
+        return server.json_response([each._export() for each in stored("event") if each.data["object"]["id"] in mine])
 
     resources.Store.dump_to_disk = lambda _store: None  # nothing is left behind
-    app = web.Application(middlewares=[server.error_middleware])
+    app = web.Application(middlewares=[idempotency(), server.error_middleware])
     app.router.add_post(CHECKOUT, create)
     app.router.add_get(CHECKOUT, listed)
     app.router.add_post("/_pay/{id}", pay)
+    app.router.add_routes(refund_routes())
     app.router.add_routes(
         [
             web.route(each.method, each.resource.canonical, each.handler)

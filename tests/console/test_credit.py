@@ -1,5 +1,6 @@
 """Paying by card, against a local Stripe: what is paid is added once, and nothing else is."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -17,14 +18,18 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from sqlalchemy import select
 
-import stripe_server
 from console.conftest import PUBLIC_URL, Page, Person, words
 from vipcloud.accounts import people, store
+from vipcloud.accounts.directory import Directory
+from vipcloud.billing import refunds, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.console import app
+from vipcloud.console.chores import Chores
 from vipcloud.console.parts import Parts
+from vipcloud.gateway.withdrawals import Withdrawals
 from vipcloud.ledger import audit
 from vipcloud.ledger import store as ledger
+from vipcloud.limits.local import LocalGuard
 from vipcloud.money import NANO
 from vipcloud.settings import PaymentSettings, Secret
 from vipcloud.storage import engine as storage
@@ -33,12 +38,6 @@ from vipcloud.storage import schema
 SECRET = "whsec_test"
 VISA, REFUSED = "4242424242424242", "4000000000000341"
 Change = Callable[[dict[str, Any]], None]
-
-
-@pytest.fixture(scope="module")
-def stripe_url() -> Iterator[str]:
-    with stripe_server.serving() as url:
-        yield url
 
 
 @pytest.fixture
@@ -98,11 +97,20 @@ class Shop:
         with storage.reading(self.parts.engine) as connection:
             return f"/credit/wait/{billing.since(connection, 0)[-1].id}"
 
-    def suspended(self) -> bool:
+    def closed(self) -> bool:
         with storage.reading(self.parts.engine) as connection:
             found = store.account_by_id(connection, self.account.id)
             assert found is not None
-            return found.suspended
+            return found.closed
+
+    def tell(self, kind: str, name: str, about: dict[str, Any]) -> None:
+        assert self.send({"id": name, "type": kind, "livemode": False, "data": {"object": about}}).status_code == 200
+
+    def take(self) -> None:
+        """The gateway's part: it takes what goes back."""
+        clock, engine = self.parts.clock, self.parts.engine
+        directory = Directory(engine, clock, self.parts.settings.accounts)
+        asyncio.run(Withdrawals(engine, directory, LocalGuard(clock, 600.0), clock).round())
 
 
 @pytest.fixture
@@ -215,16 +223,50 @@ def test_a_dispute_closes_the_account_and_a_lost_one_never_overdraws(shop: Shop)
     payment = event["data"]["object"]["payment_intent"]
 
     def dispute(kind: str, status: str) -> None:
-        about = {"id": "dp_1", "payment_intent": payment, "status": status, "amount": 5000}
-        message = {"id": f"evt_{kind}", "type": f"charge.dispute.{kind}", "livemode": False, "data": {"object": about}}
-        assert shop.send(message).status_code == 200
+        about = {"id": f"dp_{payment}", "payment_intent": payment, "status": status, "amount": 5000}
+        shop.tell(f"charge.dispute.{kind}", f"evt_{kind}", about)
 
     dispute("created", "needs_response")
-    assert shop.suspended()
+    assert shop.closed()
     assert shop.added() == 50 * NANO
     dispute("closed", "lost")
-    assert shop.suspended()
+    shop.take()
+    assert shop.closed()
     assert shop.added() == 0
+    assert "Taken back by your bank" in words(shop.site.get("/credit").text)
+
+
+def test_a_refund_made_at_stripe_is_found_and_shown(shop: Shop) -> None:
+    event = shop.paid()
+    shop.send(event)
+    payment = event["data"]["object"]["payment_intent"]
+    asked = {"payment_intent": payment, "amount": 2000}
+    httpx.post(f"{shop.stripe_url}/v1/refunds", data=asked, headers={"authorization": "Bearer sk_test_12345"})
+    shop.tell("charge.refunded", "evt_refunded", {"id": "ch_1", "payment_intent": payment, "amount_refunded": 2000})
+    Chores(shop.parts).round()
+    shop.take()
+    Chores(shop.parts).round()
+    assert shop.added() == 30 * NANO
+    page = shop.site.get("/credit").text
+    assert "Refunded to your card" in words(page)
+    [number] = re.findall(r"/credit/receipts/([\w-]+)", page)
+    assert "Refunded $20.00" in words(shop.site.get(f"/credit/receipts/{number}").text)
+
+
+def test_a_refund_whose_command_died_is_finished_once(shop: Shop) -> None:
+    shop.send(shop.paid())
+    now_s = shop.parts.clock.wall_s()
+    with storage.writing(shop.parts.engine) as connection:
+        [topup] = billing.receipts(connection, shop.account.id)
+        name = store.new_id("wd", shop.parts.random_bytes)
+        refunds.ask(connection, refunds.Part(topup, 1000), name, now_s - 60, whole=True)
+        withdrawals.take(connection, name, 1000, now_s - 60)
+    for _ in range(2):
+        Chores(shop.parts).round()
+    assert shop.added() == 40 * NANO
+    with storage.reading(shop.parts.engine) as connection:
+        [found] = withdrawals.of_account(connection, shop.account.id)
+    assert (found.state, found.taken_cents) == ("done", 1000)
 
 
 def test_a_dispute_that_is_won_opens_the_account_again(shop: Shop) -> None:
@@ -232,8 +274,8 @@ def test_a_dispute_that_is_won_opens_the_account_again(shop: Shop) -> None:
     shop.send(event)
     about = {"payment_intent": event["data"]["object"]["payment_intent"], "status": "won"}
     for kind, closed in (("created", True), ("closed", False), ("updated", False)):
-        shop.send({"id": kind, "type": f"charge.dispute.{kind}", "livemode": False, "data": {"object": about}})
-        assert shop.suspended() is closed
+        shop.tell(f"charge.dispute.{kind}", kind, about)
+        assert shop.closed() is closed
     assert shop.added() == 50 * NANO
 
 

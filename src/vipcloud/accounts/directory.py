@@ -134,7 +134,8 @@ class Directory:
 
     @property
     def lag_s(self) -> float:
-        """Seconds since the change feed was last read to its end: the age a revocation may have here."""
+        """The age a revocation may have here: seconds since the change feed was last read to its end, or more exactly
+        since that reading began."""
         return self._clock.monotonic_s() - self._polled_s
 
     def lookup(self, token: bytes) -> Principal | None:
@@ -157,6 +158,7 @@ class Directory:
 
     async def poll_changes(self) -> None:
         """Forget what changed in the store since the last poll. When the store is away the next poll catches up."""
+        began_s = self._clock.monotonic_s()
         try:
             while True:
                 changes = await asyncio.to_thread(self._read_changes)
@@ -167,7 +169,7 @@ class Directory:
         except SQLAlchemyError as error:
             _log.warning("changes_not_read", error=type(error).__name__, lag_s=round(self.lag_s, 1))
             return
-        self._polled_s = self._clock.monotonic_s()
+        self._polled_s = began_s
 
     async def booked(self, purse: Purse) -> Booked:
         """What the store says of a purse now. Raises Unavailable."""
@@ -175,6 +177,12 @@ class Directory:
             return await asyncio.to_thread(self._read_booked, purse.id)
         except SQLAlchemyError as error:
             raise Unavailable("Credit cannot be checked at present.", retry_after_s=1) from error
+
+    def booked_in(self, connection: Connection, purse_id: str) -> Booked:
+        """The same, from a thread that is reading the store."""
+        if purse_id.startswith("key_"):
+            return _booked_of_key(connection, purse_id)
+        return Booked(ledger.sums(connection, purse_id).debits_nanousd, self._spent(connection, purse_id))
 
     async def _authenticate_unknown(self, token: bytes) -> Principal:
         if not token:
@@ -236,9 +244,7 @@ class Directory:
 
     def _read_booked(self, purse_id: str) -> Booked:
         with storage.reading(self._engine) as connection:
-            if purse_id.startswith("key_"):
-                return _booked_of_key(connection, purse_id)
-            return Booked(ledger.sums(connection, purse_id).debits_nanousd, self._spent(connection, purse_id))
+            return self.booked_in(connection, purse_id)
 
     def _remember(self, key: bytes, loaded: _Loaded) -> None:
         if loaded.key is None or loaded.account is None:
@@ -275,7 +281,7 @@ class Directory:
                 rpm=row.rpm,
                 rpd=row.rpd,
                 concurrency=row.concurrency,
-                suspended=row.suspended,
+                suspended=row.closed,
                 granted_nanousd=sums.credits_nanousd,
                 charged_nanousd=sums.debits_nanousd,
                 caps=row.caps,
@@ -320,7 +326,7 @@ class Directory:
 def _update(account: Account, row: AccountRow, sums: Sums) -> None:
     account.tier = row.tier
     account.rpm, account.rpd, account.concurrency = row.rpm, row.rpd, row.concurrency
-    account.suspended = row.suspended
+    account.suspended = row.closed
     account.granted_nanousd = sums.credits_nanousd
     account.caps = row.caps
     account.version += 1

@@ -57,10 +57,16 @@ class AccountRow(NamedTuple):
     cap_daily_nanousd: int | None = None
     cap_monthly_nanousd: int | None = None
     cap_total_nanousd: int | None = None
+    contested: bool = False
 
     @property
     def caps(self) -> Caps | None:
         return _caps(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its keys are refused: the operator's word, or a payment that is contested."""
+        return self.suspended or self.contested
 
 
 class KeyRow(NamedTuple):
@@ -209,8 +215,13 @@ def set_caps(connection: Connection, account_id: str, caps: Caps) -> None:
 
 
 def set_suspended(connection: Connection, account_id: str, *, suspended: bool) -> None:
-    """Close an account to requests, or open it again. Raises AccountNotFound."""
+    """The operator's word: close an account to requests, or open it again. Raises AccountNotFound."""
     _update_account(connection, account_id, {"suspended": suspended})
+
+
+def set_contested(connection: Connection, account_id: str, *, contested: bool) -> None:
+    """Close an account for a disputed payment, or end that; the operator's own word stays. Raises AccountNotFound."""
+    _update_account(connection, account_id, {"contested": contested})
 
 
 def create_key(

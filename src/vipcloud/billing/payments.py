@@ -13,11 +13,15 @@ from vipcloud.billing import rules
 from vipcloud.billing.rules import Event, Topup
 from vipcloud.settings import PaymentSettings
 
-PAGE_SESSIONS = 100
+PAGE_ROWS = 100
 
 
 class PaymentsError(Exception):
     """Stripe does not answer, or not as it should."""
+
+
+class PaymentRefused(PaymentsError):
+    """Stripe's answer is no, and would be again. The text is for people."""
 
 
 class ForgedEvent(Exception):
@@ -29,6 +33,21 @@ class Page(NamedTuple):
 
     session_id: str
     url: str
+
+
+class Refund(NamedTuple):
+    """A refund as Stripe has it. `withdrawal_id` is ours, None where it was made elsewhere."""
+
+    id: str
+    payment_id: str
+    amount_cents: int
+    status: str
+    withdrawal_id: str | None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the money is back with the customer, or on its way."""
+        return self.status not in ("failed", "canceled")
 
 
 class Payments:
@@ -88,14 +107,61 @@ class Payments:
         card = getattr(method, "card", None)
         return f"{card.brand.title()} ending {card.last4}" if card is not None else None
 
+    def refund(self, withdrawal_id: str, payment_id: str, amount_cents: int) -> Refund:
+        """Send money of a payment back, once however often it is asked for. Raises PaymentRefused, PaymentsError."""
+        # Stripe forgets idempotency keys after a day: what was made before is found by our id.
+        made = next((each for each in self.refunds_of(payment_id) if each.withdrawal_id == withdrawal_id), None)
+        if made is not None:
+            return made
+        try:
+            refund = self._client.v1.refunds.create(
+                {
+                    "payment_intent": payment_id,
+                    "amount": amount_cents,
+                    "metadata": {"withdrawal": withdrawal_id},
+                },
+                {"idempotency_key": withdrawal_id},
+            )
+        except (stripe.InvalidRequestError, stripe.CardError) as error:
+            raise PaymentRefused(error.user_message or str(error)) from error
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
+        return _refund(refund.to_dict())
+
+    def refunds_of(self, payment_id: str) -> list[Refund]:
+        """Every refund of a payment. Raises PaymentsError."""
+        return self._refunds({"payment_intent": payment_id, "limit": PAGE_ROWS})
+
+    def refunds_since(self, since_s: float) -> list[Refund]:
+        """Every refund made since. Raises PaymentsError."""
+        return self._refunds({"created": {"gte": int(since_s)}, "limit": PAGE_ROWS})
+
+    def _refunds(self, which: Any) -> list[Refund]:
+        try:
+            found = self._client.v1.refunds.list(which)
+            return [_refund(each.to_dict()) for each in found.auto_paging_iter()]
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
+
     def sessions(self, since_s: float) -> Iterator[dict[str, Any]]:
         """Every session made since, as Stripe has it. Raises PaymentsError."""
         try:
-            found = self._client.v1.checkout.sessions.list({"created": {"gte": int(since_s)}, "limit": PAGE_SESSIONS})
+            found = self._client.v1.checkout.sessions.list({"created": {"gte": int(since_s)}, "limit": PAGE_ROWS})
             for session in found.auto_paging_iter():
                 yield session.to_dict()
         except stripe.StripeError as error:
             raise PaymentsError(str(error)) from error
+
+
+def _refund(told: dict[str, Any]) -> Refund:
+    ours = (told.get("metadata") or {}).get("withdrawal")
+    return Refund(
+        str(told["id"]),
+        str(told.get("payment_intent") or ""),
+        int(told["amount"]),
+        str(told.get("status") or ""),
+        ours if isinstance(ours, str) else None,
+    )
 
 
 def read_event(body: bytes, signature: str, settings: PaymentSettings) -> Event:

@@ -13,6 +13,8 @@ CURRENCY = "usd"
 CENTS = 100
 NANO_PER_CENT = NANO // CENTS
 _DOLLARS = re.compile(r"\$?(\d{1,5})(?:\.(\d{2}))?", re.ASCII)
+_DISPUTES = "charge.dispute."
+_OF_PAYMENTS = (_DISPUTES, "charge.refunded", "charge.refund.", "refund.")
 _ID = re.compile(r"top_[0-9A-Za-z]{16}", re.ASCII)
 
 State = Literal["waiting", "added", "refused", "expired"]
@@ -34,6 +36,8 @@ class Topup(NamedTuple):
     card: str | None = None
     reason: str | None = None
     dispute: Dispute | None = None
+    stale: bool = False
+    again_of: str | None = None
 
     @property
     def amount_nanousd(self) -> NanoUSD:
@@ -56,6 +60,13 @@ class Added(NamedTuple):
     session_id: str
 
 
+class AddedAgain(NamedTuple):
+    """The money is there a second time, by another payment: it becomes credit too, and the operator is told."""
+
+    payment_id: str
+    session_id: str
+
+
 class Ended(NamedTuple):
     """No money came, so far."""
 
@@ -64,9 +75,21 @@ class Ended(NamedTuple):
 
 
 class Disputed(NamedTuple):
-    """The customer's bank contests the payment, or has decided."""
+    """The customer's bank contests the payment, or has decided: about `amount_cents` of it, None for all."""
 
     dispute: Dispute
+    dispute_id: str | None = None
+    amount_cents: int | None = None
+
+
+class Refunded(NamedTuple):
+    """Something about the payment's refunds is new: the provider's list of them says what."""
+
+
+class Kept(NamedTuple):
+    """The payment is not known yet: to be looked at again when it is."""
+
+    payment_id: str
 
 
 class Ignored(NamedTuple):
@@ -76,7 +99,7 @@ class Ignored(NamedTuple):
     wrong: bool = False
 
 
-Outcome = Added | Ended | Disputed | Ignored
+Outcome = Added | AddedAgain | Ended | Disputed | Refunded | Kept | Ignored
 
 
 def nanousd(cents: int) -> NanoUSD:
@@ -101,8 +124,19 @@ def receipt_number(topup: Topup, year: int) -> str:
     return f"VC-{year}-{topup.receipt or 0:06d}"
 
 
+def names_payment(event: Event) -> bool:
+    """Whether it is a dispute or a refund: they name their payment, and no top-up."""
+    return event.kind.startswith(_OF_PAYMENTS)
+
+
+def payment_id(event: Event) -> str | None:
+    """The payment that a dispute or a refund is about."""
+    payment = event.about.get("payment_intent")
+    return payment if isinstance(payment, str) and payment else None
+
+
 def topup_id(event: Event) -> str | None:
-    """Which top-up a session or a payment says it is of; disputes name only their payment."""
+    """Which top-up a session or a payment says it is of."""
     reference = event.about.get("client_reference_id")
     if reference is None:
         metadata = event.about.get("metadata")
@@ -112,19 +146,21 @@ def topup_id(event: Event) -> str | None:
 
 def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
     """What to do about `event`, given the top-up that it names. `live`: whether our key moves real money."""
-    if not event.kind.startswith(("checkout.session.", "payment_intent.", "charge.dispute.")):
+    of_payment = names_payment(event)
+    if not of_payment and not event.kind.startswith(("checkout.session.", "payment_intent.")):
         return Ignored("not of our concern")
     if event.live != live:
         return Ignored("test and live mode are mixed up", wrong=True)
     if topup is None:
-        return Ignored("no top-up of ours", wrong=True)
-    if event.kind.startswith("charge.dispute."):
-        return _disputed(event, topup)
+        payment = payment_id(event) if of_payment else None
+        return Kept(payment) if payment else Ignored("no top-up of ours", wrong=True)
+    if of_payment:
+        return _disputed(event, topup) if event.kind.startswith(_DISPUTES) else Refunded()
     if event.kind == "payment_intent.payment_failed":
         return _failed(event, topup)
     if not event.kind.startswith("checkout.session."):
         return Ignored("told by the session")
-    wrong = _mismatch(event.about, topup)
+    wrong = _mismatch(event.about, topup, any_session=topup.state == "added")
     if wrong is not None:
         return Ignored(wrong, wrong=True)
     if event.kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
@@ -141,31 +177,36 @@ def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
 def differences(topups: list[Topup], sessions: list[dict[str, Any]]) -> list[str]:
     """Where our top-ups and the provider's sessions disagree about money, in words. Sessions of others are left out."""
     known = {topup.id: topup for topup in topups}
+    added = {topup.payment_id for topup in topups if topup.state == "added"}
     paid: set[str] = set()
     found = []
     for session in sessions:
         topup = known.get(session.get("client_reference_id") or "")
         if topup is None or session.get("payment_status") != "paid":
             continue
-        paid.add(topup.id)
-        wrong = _mismatch(session, topup)
+        payment = str(session.get("payment_intent"))
+        paid.add(payment)
+        wrong = _mismatch(session, topup, any_session=payment in added)
         if wrong is not None:
             found.append(f"{topup.id}: {wrong}")
-        elif topup.state != "added":
-            found.append(f"{topup.id}: paid at Stripe, and {topup.state} here")
-    found += [f"{each.id}: added here, and not paid at Stripe" for each in topups if _unpaid(each, paid)]
+        elif payment not in added:
+            found.append(
+                f"{topup.id}: paid at Stripe, and {'not added' if topup.state == 'added' else topup.state} here"
+            )
+    found += [
+        f"{each.id}: added here, and not paid at Stripe"
+        for each in topups
+        if each.state == "added" and each.payment_id not in paid
+    ]
     return found
 
 
-def _unpaid(topup: Topup, paid: set[str]) -> bool:
-    return topup.state == "added" and topup.id not in paid
-
-
-def _mismatch(session: dict[str, Any], topup: Topup) -> str | None:
-    """What of a session is not as we asked for it."""
+def _mismatch(session: dict[str, Any], topup: Topup, *, any_session: bool = False) -> str | None:
+    """What of a session is not as we asked for it. `any_session`: a second one for what is paid would be money too."""
     metadata = session.get("metadata")
+    name = session.get("id")
     checks = {
-        "session": topup.session_id in (None, session.get("id")) and isinstance(session.get("id"), str),
+        "session": isinstance(name, str) and (any_session or topup.session_id in (None, name)),
         "reference": session.get("client_reference_id") == topup.id,
         "account": isinstance(metadata, dict) and metadata.get("account") == topup.account_id,
         "amount": _same(session.get("amount_total"), topup.amount_cents),
@@ -187,7 +228,7 @@ def _paid(session: dict[str, Any], topup: Topup) -> Outcome:
     if not isinstance(payment, str) or not payment:
         return Ignored("paid, and by no payment", wrong=True)
     if topup.state == "added":
-        return Ignored("added before", wrong=payment != topup.payment_id)
+        return Ignored("added before") if payment == topup.payment_id else AddedAgain(payment, session["id"])
     return Added(payment, session["id"])
 
 
@@ -205,5 +246,10 @@ def _disputed(event: Event, topup: Topup) -> Outcome:
     if event.kind == "charge.dispute.created":
         return Disputed("open") if topup.dispute is None else Ignored("known")
     if event.kind == "charge.dispute.closed":
-        return Disputed("lost" if event.about.get("status") == "lost" else "won")
+        name, amount = event.about.get("id"), event.about.get("amount")
+        return Disputed(
+            "lost" if event.about.get("status") == "lost" else "won",
+            name if isinstance(name, str) else None,
+            amount if type(amount) is int and amount > 0 else None,
+        )
     return Ignored("told when it is decided")

@@ -37,6 +37,7 @@ from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.gateway.withdrawals import RELEASE_S, Withdrawals
 from vipcloud.http.client import Client
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.http.server import HTTPServer
@@ -101,6 +102,7 @@ class Gateway:
     server: HTTPServer
     housekeeping: Housekeeping
     syncer: Syncer
+    withdrawals: Withdrawals
 
 
 @contextlib.contextmanager
@@ -164,7 +166,10 @@ def gateway(
         same_origin = routes.same_origin(settings)
         app = App(routes.table(parts, pages), parts.clock, pages, same_origin, parts.figures.told)
         server = HTTPServer(app.handle, settings.server, app.render_error)
-        yield Gateway(parts, server, Housekeeping(parts, lambda: context.load_catalog(settings), reload), syncer)
+        housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)
+        release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S
+        withdrawals = Withdrawals(engine, directory, parts.guard, clock, release_s)
+        yield Gateway(parts, server, housekeeping, syncer, withdrawals)
 
 
 def make_guard(settings: Settings, clock: Clock, directory: Directory) -> Guard:
@@ -225,6 +230,8 @@ async def run(
             await guard.ready()
             greet(settings, origin, engine, simulated=simulated)
             watchers.append(tasks.create_task(built.housekeeping.run()))
+            if settings.payments.stripe_key.reveal() or settings.payments.webhook_secret.reveal():
+                watchers.append(tasks.create_task(built.withdrawals.run()))
             if settings.journal.sync == "interval":
                 watchers.append(tasks.create_task(built.syncer.run()))
             relax_collector()

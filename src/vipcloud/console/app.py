@@ -15,6 +15,7 @@ from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from vipcloud.console import render, visits
+from vipcloud.console.chores import Chores
 from vipcloud.console.mailer import Mailer
 from vipcloud.console.pages import (
     credit,
@@ -91,7 +92,7 @@ def build(parts: Parts) -> Litestar:
 
     return Litestar(
         route_handlers=handlers,
-        lifespan=[Mailer(parts).lifespan],
+        lifespan=[Mailer(parts).lifespan, Chores(parts).lifespan],
         exception_handlers={
             visits.NotSignedIn: sign_in_first,
             NotFoundException: not_found,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vipcloud.accounts import mails
 from vipcloud.accounts.mails import Mail
-from vipcloud.console.parts import Parts
+from vipcloud.console.parts import Parts, beside
 from vipcloud.settings import MailSettings
 from vipcloud.storage import engine as storage
 
@@ -33,12 +33,8 @@ class Mailer:
 
     @asynccontextmanager
     async def lifespan(self, _app: Litestar) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._run())
-            try:
-                yield
-            finally:
-                task.cancel()
+        async with beside(self._run()):
+            yield
 
     async def _run(self) -> None:
         while True:

@@ -1,11 +1,12 @@
 """What the console is made of, built once by `cli.console` and passed to every page."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 
@@ -48,6 +49,17 @@ def threaded(act: Callable[P, R]) -> Callable[P, Awaitable[R]]:
         return await asyncio.to_thread(act, *args, **kwargs)
 
     return run
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Something that goes on for as long as pages are served."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 class CurrentCatalog:

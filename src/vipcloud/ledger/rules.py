@@ -4,8 +4,9 @@ The chart of accounts:
 
     customer:ID          credit that a customer holds
     promo:REASON         credit that we give away
+    withdrawn:ID         credit taken from a customer, for as long as it is not certain that the money goes back
     cash:stripe          what was paid in
-    refunds, disputes    what went back to customers, or is contested
+    refunds, disputes    what went back to customers, or was taken back by their banks
     revenue              what was charged
     upstream:PROVIDER    our balance at a provider: it falls with every call, below zero until we pay
     cost:PROVIDER        what the calls cost that customers were charged for
@@ -17,13 +18,14 @@ impossible. What calls cost is posted by provider for all usage rows of a group,
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.money import AMOUNT_NANOUSD_MAX, NanoUSD
 
 CUSTOMER_PREFIX = "customer:"
 PROMO_PREFIX = "promo:"
+WITHDRAWN_PREFIX = "withdrawn:"
 CASH = "cash:stripe"
 REFUNDS = "refunds"
 DISPUTES = "disputes"
@@ -33,10 +35,12 @@ COST_PREFIX = "cost:"
 VARIANCE = "variance"
 ABORTED_ATTEMPTS = "aborted_attempts"
 SINGLE = frozenset({CASH, REFUNDS, DISPUTES, REVENUE, VARIANCE, ABORTED_ATTEMPTS})
-FAMILIES = (CUSTOMER_PREFIX, PROMO_PREFIX, UPSTREAM_PREFIX, COST_PREFIX)
+FAMILIES = (CUSTOMER_PREFIX, PROMO_PREFIX, WITHDRAWN_PREFIX, UPSTREAM_PREFIX, COST_PREFIX)
 
 CHARGE = "charge"
 COST = "cost"
+Withdrawn = Literal["refund", "dispute"]
+_GOES_TO: Mapping[Withdrawn, str] = {"refund": REFUNDS, "dispute": DISPUTES}
 COMPLETE = "complete"  # the outcome of a request that was answered whole
 CRASHED = "crashed"  # the outcome of a request whose process died
 
@@ -71,6 +75,11 @@ def customer(account_id: str) -> str:
     return CUSTOMER_PREFIX + account_id
 
 
+def withdrawn(account_id: str) -> str:
+    """The ledger account of what was taken from a customer's credit, ever; its credits are that."""
+    return WITHDRAWN_PREFIX + account_id
+
+
 def in_chart(ledger_account: str) -> bool:
     """Whether an account of this name may be in the books."""
     return ledger_account in SINGLE or any(
@@ -92,10 +101,26 @@ def paid_in(payment_id: str, account_id: str, amount: NanoUSD, created_at: float
     return Transfer(CASH, customer(account_id), amount, "topup", f"topup/{payment_id}", created_at)
 
 
-def taken_back(payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
-    """What the customer's bank took back of a payment; `amount` is at most what is left of the credit."""
+def withdrawal(withdrawal_id: str, kind: Withdrawn, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+    """Credit taken from a customer, for a refund or a dispute; `amount` is at most what no request holds."""
     assert amount > 0, "where nothing is left there is nothing to post"
-    return Transfer(customer(account_id), DISPUTES, amount, "dispute", f"dispute/{payment_id}", created_at)
+    cause = f"withdrawal/{withdrawal_id}"
+    return Transfer(customer(account_id), withdrawn(account_id), amount, kind, cause, created_at)
+
+
+def paid_out(withdrawal_id: str, kind: Withdrawn, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+    """The money of a withdrawal has left us."""
+    cause = f"withdrawal/{withdrawal_id}/out"
+    return Transfer(withdrawn(account_id), _GOES_TO[kind], amount, f"{kind}_paid", cause, created_at)
+
+
+def given_back(
+    withdrawal_id: str, kind: Withdrawn, account_id: str, amount: NanoUSD, created_at: float, *, was_paid: bool
+) -> Transfer:
+    """The money of a withdrawal did not leave us, or came back: the credit is the customer's again."""
+    source = _GOES_TO[kind] if was_paid else withdrawn(account_id)
+    cause = f"withdrawal/{withdrawal_id}/back"
+    return Transfer(source, customer(account_id), amount, f"{kind}_returned", cause, created_at)
 
 
 def spent(first: int, settled: list[Settled]) -> list[Transfer]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import audit, availability, rules
 from vipcloud.ledger.records import Aborted, Settled
-from vipcloud.ledger.rules import Sums, Transfer
+from vipcloud.ledger.rules import Sums, Transfer, Withdrawn
 from vipcloud.money import NanoUSD
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -76,7 +76,7 @@ def grant(
         raise LedgerError(f"Credit cannot be given: {error}.") from error
     if _is_posted(connection, transfer):
         raise AlreadyPosted(f"The grant {grant_id} is in the books already.")
-    _move(connection, transfer, account_id)
+    _move(connection, [transfer], account_id)
 
 
 def pay_in(connection: Connection, payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
@@ -87,19 +87,51 @@ def pay_in(connection: Connection, payment_id: str, account_id: str, amount: Nan
         raise LedgerError(f"Credit cannot be added: {error}.") from error
     if _is_posted(connection, transfer):
         raise AlreadyPosted(f"The payment {payment_id} is in the books already.")
-    _move(connection, transfer, account_id)
+    _move(connection, [transfer], account_id)
 
 
-def take_back(connection: Connection, payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> NanoUSD:
-    """Take a contested payment from `account_id`, once, as far as credit is left; what was taken. Never below zero."""
-    taken = NanoUSD(min(amount, balance(connection, account_id)))
-    if taken <= 0:
-        return NanoUSD(0)
-    transfer = rules.taken_back(payment_id, account_id, taken, created_at)
-    if _is_posted(connection, transfer):
-        return NanoUSD(0)
-    _move(connection, transfer, account_id)
-    return taken
+def withdraw(
+    connection: Connection,
+    withdrawal_id: str,
+    kind: Withdrawn,
+    account_id: str,
+    amount: NanoUSD,
+    created_at: float,
+    *,
+    paid: bool,
+) -> None:
+    """Take credit from `account_id`, once per `withdrawal_id`; `paid`: the money has left us already.
+
+    That no running request holds it is the caller's to see to. Raises LedgerError, or AlreadyPosted.
+    """
+    if amount > balance(connection, account_id):
+        raise LedgerError(f"{account_id} has less than is to be withdrawn.")
+    transfers = [rules.withdrawal(withdrawal_id, kind, account_id, amount, created_at)]
+    if paid:
+        transfers.append(rules.paid_out(withdrawal_id, kind, account_id, amount, created_at))
+    _move_all(connection, transfers, account_id)
+
+
+def pay_out(
+    connection: Connection, withdrawal_id: str, kind: Withdrawn, account_id: str, amount: NanoUSD, created_at: float
+) -> None:
+    """Note that the money of a withdrawal has left us, once. Raises LedgerError, or AlreadyPosted."""
+    _move_all(connection, [rules.paid_out(withdrawal_id, kind, account_id, amount, created_at)], account_id)
+
+
+def give_back(
+    connection: Connection,
+    withdrawal_id: str,
+    kind: Withdrawn,
+    account_id: str,
+    amount: NanoUSD,
+    created_at: float,
+    *,
+    was_paid: bool,
+) -> None:
+    """Undo a withdrawal, once. Raises LedgerError, or AlreadyPosted."""
+    transfer = rules.given_back(withdrawal_id, kind, account_id, amount, created_at, was_paid=was_paid)
+    _move_all(connection, [transfer], account_id)
 
 
 def post_usage(connection: Connection, settled: list[Settled]) -> None:
@@ -157,8 +189,14 @@ def booked_requests(connection: Connection, request_ids: list[str]) -> set[str]:
 
 
 def sums(connection: Connection, account_id: str) -> Sums:
-    """A customer's account: credits are what was granted, debits what was charged, so far as booked."""
-    return sums_of(connection, rules.customer(account_id))
+    """A customer's account, so far as booked: credits are what was given and paid less what was withdrawn, debits what
+    was charged.
+
+    Gateways count charges by themselves; so a withdrawal must lower what they know to be granted.
+    """
+    whole = sums_of(connection, rules.customer(account_id))
+    withdrawn = sums_of(connection, rules.withdrawn(account_id)).credits_nanousd
+    return Sums(whole.debits_nanousd - withdrawn, whole.credits_nanousd - withdrawn)
 
 
 def balance(connection: Connection, account_id: str) -> NanoUSD:
@@ -252,10 +290,16 @@ def _is_posted(connection: Connection, transfer: Transfer) -> bool:
     return connection.scalar(select(_transfer.c.id).where(_transfer.c.cause == transfer.cause)) is not None
 
 
-def _move(connection: Connection, transfer: Transfer, account_id: str) -> None:
-    """Post a transfer of a customer's credit, and tell the gateways. Raises LedgerError."""
+def _move_all(connection: Connection, transfers: list[Transfer], account_id: str) -> None:
+    if _is_posted(connection, transfers[0]):
+        raise AlreadyPosted(f"{transfers[0].cause} is in the books already.")
+    _move(connection, transfers, account_id)
+
+
+def _move(connection: Connection, transfers: list[Transfer], account_id: str) -> None:
+    """Post transfers of a customer's credit, and tell the gateways. Raises LedgerError."""
     try:
-        _post(connection, [transfer])
+        _post(connection, transfers)
     except (IntegrityError, DataError) as error:  # a sum beyond int64 is either, by the database
         raise LedgerError("Credit cannot be given: it is more than the ledger can hold.") from error
     schema.announce(connection, schema.ACCOUNT_CHANGED, account_id)

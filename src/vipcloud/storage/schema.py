@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     insert,
     text,
 )
@@ -48,6 +49,7 @@ account = Table(
     Column("cap_daily_nanousd", BigInteger),  # null: no cap; so for all of them
     Column("cap_monthly_nanousd", BigInteger),
     Column("cap_total_nanousd", BigInteger),
+    Column("contested", Boolean, nullable=False, server_default=false()),  # closed for a payment; `suspended`: by hand
     CheckConstraint("email = lower(email)", name="email_lower"),
     CheckConstraint("rpm >= 0 AND rpd >= 0 AND concurrency >= 0", name="limits"),
 )
@@ -349,6 +351,8 @@ topup = Table(
     Column("card", Text),  # for people: Visa ending 4242
     Column("reason", Text),  # why the bank refused
     Column("dispute", Text),  # null: never contested
+    Column("stale", Boolean, nullable=False, server_default=false()),  # its refunds at the provider are to be looked at
+    Column("again_of", Text),  # the top-up that this payment was made for, although another had paid it
     CheckConstraint("amount_cents > 0", name="amount_positive"),
     CheckConstraint("state IN ('waiting', 'added', 'refused', 'expired')", name="state"),
     CheckConstraint("dispute IN ('open', 'won', 'lost')", name="dispute"),
@@ -362,6 +366,29 @@ payment_event = Table(
     Column("kind", Text, nullable=False),
     Column("received_at", Double, nullable=False),
     Column("outcome", Text, nullable=False),
+    Column("payment_id", Text, index=True),  # what a kept event is about
+    Column("kept", LargeBinary),  # the event, for as long as the payment that it names is not known
+)
+
+# Credit that is taken back: refunds, and payments that a bank took back.
+withdrawal = Table(
+    "withdrawal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("account.id"), nullable=False, index=True),
+    Column("topup_id", Text, ForeignKey("topup.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("amount_cents", BigInteger, nullable=False),
+    Column("whole", Boolean, nullable=False),  # all of it or nothing
+    Column("state", Text, nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
+    Column("taken_cents", BigInteger),  # of the customer's credit; null: not looked at yet
+    Column("decided_at", Double),
+    Column("provider_id", Text, unique=True),  # the refund or dispute at the payment provider
+    Column("reason", Text),
+    CheckConstraint("amount_cents > 0 AND taken_cents >= 0 AND taken_cents <= amount_cents", name="amounts"),
+    CheckConstraint("kind IN ('refund', 'dispute')", name="kind"),
+    CheckConstraint("state IN ('asked', 'taken', 'done', 'failed', 'refused')", name="state"),
 )
 
 # The feed that tells caches what to forget. Its order is the commit order while there is one writer.

@@ -21,7 +21,13 @@ from vipcloud.storage import engine as storage
 MONTHS = 13
 AMOUNTS_USD = (10, 25, 50, 100)
 AMOUNT_USD = 50
-KINDS = {"grant": "Credit given by us", "topup": "Paid in by card", "refund": "Refunded", "dispute": "Disputed payment"}
+KINDS = {
+    "grant": "Credit given by us",
+    "topup": "Paid in by card",
+    "refund": "Refunded to your card",
+    "refund_returned": "Refund that came back",
+    "dispute": "Taken back by your bank",
+}
 
 
 def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:

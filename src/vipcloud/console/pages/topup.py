@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 
 from vipcloud.accounts import store as accounts
 from vipcloud.accounts.people import Visitor
-from vipcloud.billing import payments, rules
+from vipcloud.billing import payments, rules, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.billing.payments import ForgedEvent, Payments, PaymentsError
-from vipcloud.billing.rules import Added, Ignored, Topup
+from vipcloud.billing.rules import Added, AddedAgain, Ignored, Topup
 from vipcloud.console import visits
 from vipcloud.console.pages import shell
 from vipcloud.console.parts import Parts, threaded
@@ -127,17 +127,25 @@ class Events:
         if isinstance(outcome, Ignored):
             tell = log.error if outcome.wrong else log.info
             tell("an event changed nothing", id=event.id, kind=event.kind, reason=outcome.why)
+        elif isinstance(outcome, AddedAgain) and topup is not None:
+            log.error(
+                "a top-up was paid twice; the second payment became credit too: refund it if it was not meant",
+                topup=topup.again_of,
+                second=topup.id,
+                receipt=billing.number(topup),
+            )
         else:
             log.info("an event was taken in", id=event.id, kind=event.kind, topup=topup.id if topup else None)
-        if isinstance(outcome, Added) and topup is not None and self._stripe is not None:
-            return _said("stored", 200, BackgroundTask(self._parts.in_thread, self._name_card, topup.id, outcome))
+        if isinstance(outcome, Added | AddedAgain) and topup is not None and self._stripe is not None:
+            name_card = BackgroundTask(self._parts.in_thread, self._name_card, topup.id, outcome.payment_id)
+            return _said("stored", 200, name_card)
         return _said("stored", 200)
 
-    def _name_card(self, topup_id: str, added: Added) -> None:
+    def _name_card(self, topup_id: str, payment_id: str) -> None:
         """For the receipt; after the answer, since the credit must not wait for it."""
         assert self._stripe is not None, "only where there is a key"
         try:
-            card = self._stripe.card(added.payment_id)
+            card = self._stripe.card(payment_id)
         except PaymentsError as error:
             log.warning("the card of a payment is not known", topup=topup_id, error=str(error))
             return
@@ -166,6 +174,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
                 **shell.context(request, connection, visitor, "credit"),
                 "topup": found,
                 "number": number,
+                "refunded_nanousd": rules.nanousd(withdrawals.refunded_cents(connection, found.id)),
                 "seller": parts.settings.payments.seller,
             }
         return renderer.page("pages/receipt.html", context)

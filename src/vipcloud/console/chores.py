@@ -1,0 +1,66 @@
+"""What has to be done about payments now and then, whoever looks at pages meanwhile: one loop.
+
+It lives in the console because that has what it takes (Stripe, mails, the address that links begin with) and because
+here it can fail or wait for Stripe without holding up answers or the books. Several consoles may run it at once: each
+step is one transaction that looks again before it acts, and Stripe is asked with the row's own id.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from litestar import Litestar
+from sqlalchemy.exc import SQLAlchemyError
+
+from vipcloud.billing import refunds, withdrawals
+from vipcloud.billing import store as billing
+from vipcloud.billing.payments import Payments, PaymentsError
+from vipcloud.console.parts import Parts, beside
+from vipcloud.storage import engine as storage
+
+POLL_S = 2.0
+AWAY_S = 30.0  # until Stripe is asked again when it does not answer
+COMMAND_S = 10.0  # a refund is its command's for so long
+
+log = structlog.get_logger(__name__)
+
+
+class Chores:
+    """Refunds that were left midway, and those that were made at Stripe."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        settings = parts.settings.payments
+        self._stripe = Payments(settings) if settings.stripe_key.reveal() else None
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Litestar) -> AsyncIterator[None]:
+        async with beside(self._run()):
+            yield
+
+    async def _run(self) -> None:
+        while True:
+            wait_s = POLL_S
+            try:
+                await asyncio.to_thread(self.round)
+            except PaymentsError as error:
+                log.error("stripe does not answer as it should", error=str(error))
+                wait_s = AWAY_S
+            except SQLAlchemyError:
+                log.exception("payments cannot be looked after")
+            await asyncio.sleep(wait_s)
+
+    def round(self) -> None:
+        """Everything that is due. Raises PaymentsError and SQLAlchemyError; what is left is done by the next round."""
+        if self._stripe is None:
+            return
+        engine, clock = self._parts.engine, self._parts.clock
+        with storage.reading(engine) as connection:
+            stale = billing.stale(connection)
+            since_s = clock.wall_s() - COMMAND_S
+            left = [each for each in withdrawals.in_state(connection, "taken") if (each.decided_at or 0.0) < since_s]
+        for topup in stale:
+            refunds.look(engine, self._stripe, clock, topup)
+        for withdrawal in left:
+            refunds.pursue(engine, self._stripe, clock, withdrawal)
