@@ -30,7 +30,7 @@ PUBLIC = [
     "/login",
     "/terms",
 ]
-MEMBERS = ["/overview", "/usage", "/keys", "/keys/new", "/credit", "/limits", "/settings"]
+MEMBERS = ["/overview", "/usage", "/keys", "/keys/new", "/credit", "/playground", "/limits", "/settings"]
 SIZES = ((1440, 900), (390, 844))
 SCHEMES = ("light", "dark")
 EMAIL = "eve@example.com"

@@ -19,7 +19,7 @@ from vipcloud.ledger.records import Settled
 from vipcloud.limits.rules import Caps
 from vipcloud.storage import engine as storage
 
-PAGES = ["/overview", "/usage?period=30d", "/keys", "/keys/new", "/credit", "/limits", "/settings"]
+PAGES = ["/overview", "/usage?period=30d", "/keys", "/keys/new", "/credit", "/playground", "/limits", "/settings"]
 
 
 def book(parts: Parts, account_id: str, count: int, key_id: str | None = None, **changes: object) -> list[Settled]:

@@ -156,6 +156,10 @@ class Directory:
         """
         return self.lookup(token) or await self._authenticate_unknown(token)
 
+    async def holder(self, row: KeyRow) -> Principal:
+        """The caller with a key that was found otherwise than by the key itself. Raises as `authenticate` does."""
+        return await self._find(row.hash, row.masked.encode())
+
     async def poll_changes(self) -> None:
         """Forget what changed in the store since the last poll. When the store is away the next poll catches up."""
         began_s = self._clock.monotonic_s()
@@ -189,7 +193,10 @@ class Directory:
             raise Unauthenticated("No API key was given. Send it in the header `Authorization: Bearer vc-sk-…`.")
         if not rules.well_formed(token):
             raise _incorrect(token)
-        key = _hash(token)
+        return await self._find(_hash(token), token)
+
+    async def _find(self, key: bytes, token: bytes) -> Principal:
+        """The caller whose key has the hash `key`; `token` is what refusals show of it."""
         while True:
             principal = self._known.get(key)
             if principal is not None:

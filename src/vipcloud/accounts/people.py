@@ -19,6 +19,8 @@ RandomBytes = Callable[[int], bytes]
 Role = Literal["owner", "member"]
 WaitStatus = Literal["unconfirmed", "waiting", "approved", "rejected"]
 
+SESSION_COOKIE = "vc_session"
+COOKIE_CHARS_MAX = 128
 SECRET_BYTES = 64  # enough for 43 digits of 62, which are 256 bits
 CODE_DIGITS = 8
 CODE_LIFE_S = 600.0
@@ -198,6 +200,8 @@ def open_session(connection: Connection, member_id: str, now_s: float, random_by
 
 def visitor(connection: Connection, cookie: str, now_s: float) -> Visitor | None:
     """Whose session the cookie is; None if it is unknown or over."""
+    if not 0 < len(cookie) <= COOKIE_CHARS_MAX:
+        return None
     known = digest(cookie)
     query = (
         select(_member, _account)
@@ -210,6 +214,11 @@ def visitor(connection: Connection, cookie: str, now_s: float) -> Visitor | None
         return None
     values, width = tuple(row), len(Member._fields)
     return Visitor(Member(*values[:width]), AccountRow(*values[width:]), known)
+
+
+def form_token(cookie: str) -> str:
+    """What a page of this session sends along with what it asks for; nobody without the cookie can make it."""
+    return hmac.new(cookie.encode("utf-8", "surrogatepass"), b"vipcloud form", hashlib.sha256).hexdigest()
 
 
 def close_session(connection: Connection, session_hash: bytes) -> None:

@@ -16,6 +16,7 @@ from vipcloud.money import AMOUNT_NANOUSD_MAX
 from vipcloud.storage import schema
 
 _account, _key, _change, _member = schema.account, schema.api_key, schema.change, schema.member
+PLAYGROUND_KEY = "playground"  # the name of the key that the dashboard's playground uses
 RandomBytes = Callable[[int], bytes]
 
 
@@ -306,6 +307,18 @@ def key_by_hash(connection: Connection, key_hash: bytes) -> tuple[KeyRow, Accoun
 def key_by_id(connection: Connection, key_id: str) -> KeyRow | None:
     """The key with this id; None if there is none."""
     return next(iter(_keys(connection, select(_key).where(_key.c.id == key_id))), None)
+
+
+def working_key(connection: Connection, account_id: str, name: str, now_s: float) -> KeyRow | None:
+    """The account's newest key of this name that is neither revoked nor over; None if there is none."""
+    query = (
+        select(_key)
+        .where(_key.c.account_id == account_id, _key.c.name == name, _key.c.revoked_at.is_(None))
+        .where(_key.c.expires_at.is_(None) | (_key.c.expires_at > now_s))
+        .order_by(_key.c.created_at.desc(), _key.c.id)
+        .limit(1)
+    )
+    return next(iter(_keys(connection, query)), None)
 
 
 def latest_change(connection: Connection) -> int:

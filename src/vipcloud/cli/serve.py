@@ -163,8 +163,7 @@ def gateway(
         stack.callback(parts.pulse.close)
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None
-        same_origin = routes.same_origin(settings)
-        app = App(routes.table(parts, pages), parts.clock, pages, same_origin, parts.figures.told)
+        app = App(routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, parts.figures.told)
         server = HTTPServer(app.handle, settings.server, app.render_error)
         housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)
         release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S

@@ -28,6 +28,7 @@ from vipcloud.console.pages import (
     models,
     outbox,
     overview,
+    playground,
     settings,
     topup,
     usage,
@@ -65,6 +66,7 @@ def build(parts: Parts) -> Litestar:
         *keys.handlers(parts, renderer),
         *credit.handlers(parts, renderer),
         *topup.handlers(parts, renderer),
+        *playground.handlers(parts, renderer),
         *limits.handlers(parts, renderer),
         *settings.handlers(parts, renderer),
     ]

@@ -4,7 +4,6 @@ A session's cookie is `HttpOnly` and `SameSite=Lax`. Forms are taken only from o
 itself (Fetch Metadata, or else `Origin`), and forms of signed-in people also carry a token made from their session.
 """
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from itertools import islice
@@ -20,9 +19,8 @@ from vipcloud.accounts import people
 from vipcloud.accounts.people import Visitor
 from vipcloud.console.parts import Parts
 
-SESSION = "vc_session"
+SESSION = people.SESSION_COOKIE
 BROWSER = "vc_sign_in"
-COOKIE_CHARS_MAX = 128
 FORM_FIELDS_MAX = 200
 
 AnyRequest = Request[Any, Any, Any]
@@ -45,10 +43,7 @@ def visitor(request: AnyRequest, connection: Connection, parts: Parts) -> Visito
 
 
 def known_visitor(request: AnyRequest, connection: Connection, parts: Parts) -> Visitor | None:
-    cookie = request.cookies.get(SESSION, "")
-    if not 0 < len(cookie) <= COOKIE_CHARS_MAX:
-        return None
-    return people.visitor(connection, cookie, parts.clock.wall_s())
+    return people.visitor(connection, request.cookies.get(SESSION, ""), parts.clock.wall_s())
 
 
 def cookie(parts: Parts, name: str, value: str, life_s: float) -> Cookie:
@@ -66,7 +61,7 @@ def cookie(parts: Parts, name: str, value: str, life_s: float) -> Cookie:
 
 def form_token(request: AnyRequest) -> str:
     """What forms of this session carry; nobody without the cookie can make it."""
-    return hmac.new(request.cookies.get(SESSION, "").encode(), b"vipcloud form", hashlib.sha256).hexdigest()
+    return people.form_token(request.cookies.get(SESSION, ""))
 
 
 def check_origin(request: AnyRequest, parts: Parts) -> None:

@@ -6,15 +6,17 @@ import msgspec
 
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import ModelNotFound, NotImplementedYet
-from vipcloud.gateway import account_routes, metrics, pipeline
+from vipcloud.gateway import account_routes, metrics, pipeline, playground
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import DEMO_PATH, Demo
 from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.playground import PLAYGROUND_PATH
 from vipcloud.ledger import bookkeeper
 from vipcloud.providers import abilities
 from vipcloud.settings import Settings
 
+SAME_ORIGIN = frozenset((DEMO_PATH, PLAYGROUND_PATH, "/metrics"))  # what other sites' pages may not call
 CHANGES_LAG_MAX_S = 15.0
 BOOKS_LAG_MAX_S = 60.0
 NOT_SERVED = (  # of OpenAI's API: an honest 501 tells more than a 404
@@ -67,6 +69,9 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
             if demo_served(parts.settings)
             else {}
         ),
+        **(
+            {PLAYGROUND_PATH: {"POST": partial(playground.chat, parts=parts)}} if parts.settings.console.enabled else {}
+        ),
         "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
@@ -81,11 +86,6 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
 def demo_served(settings: Settings) -> bool:
     """The demo belongs to the website's home page."""
     return settings.demo.enabled and settings.console.enabled
-
-
-def same_origin(settings: Settings) -> frozenset[str]:
-    """The paths that other sites' pages may not call."""
-    return frozenset((DEMO_PATH, "/metrics") if demo_served(settings) else ("/metrics",))
 
 
 def wants_page(call: Call) -> bool:

@@ -13,27 +13,17 @@
   button.disabled = false;
 
   function set(name, value) { document.querySelector('[data-m="' + name + '"]').textContent = value; }
-  function number(value) { return Number(value).toLocaleString("en"); }
+  var number = calls.number;
   function measure() { count.textContent = prompt.value.length + " of " + prompt.maxLength + " characters"; }
   prompt.addEventListener("input", measure);
   measure();
-
-  function wait(seconds) {
-    button.disabled = true;
-    (function tick() {
-      if (seconds <= 0) { button.disabled = false; button.textContent = "Send"; return; }
-      button.textContent = "Free again in " + (seconds > 90 ? Math.ceil(seconds / 60) + " min" : seconds + " s");
-      seconds -= 1;
-      setTimeout(tick, 1000);
-    })();
-  }
 
   function refused(response, body) {
     var error = (body && body.error) || {};
     var after = parseInt(response.headers.get("retry-after"), 10);
     if (response.status === 429) {
       reply.textContent = "The demo's limit is reached. Nothing was sent. Wait, or join the waitlist for a key of your own.";
-      wait(after > 0 ? after : 60);
+      calls.wait(button, after > 0 ? after : 60);
     } else if (response.status === 400 || response.status === 413) {
       reply.textContent = error.message || "The prompt was not accepted. Nothing was sent.";
     } else {
@@ -65,24 +55,15 @@
     });
     remaining(response);
     if (!response.ok) { refused(response, await response.json().catch(function () { return null; })); return; }
-    var reader = response.body.pipeThrough(new TextDecoderStream()).getReader(), held = "";
-    for (;;) {
-      var part = await reader.read();
-      if (part.done) break;
-      var events = (held + part.value).split("\n\n");
-      held = events.pop();
-      for (var event of events) {
-        if (!event.startsWith("data: ") || event === "data: [DONE]") continue;
-        var chunk = JSON.parse(event.slice(6));
-        if (chunk.error) { failed = chunk.error; continue; }
-        var piece = chunk.choices.length ? chunk.choices[0].delta.content : "";
-        if (piece) {
-          if (!first) { first = performance.now(); set("ttft", ((first - began) / 1000).toFixed(2) + " s"); }
-          text.data += piece;
-        }
-        if (chunk.usage) usage = chunk.usage;
+    await calls.chunks(response, function (chunk) {
+      if (chunk.error) { failed = chunk.error; return; }
+      var piece = chunk.choices.length ? chunk.choices[0].delta.content : "";
+      if (piece) {
+        if (!first) { first = performance.now(); set("ttft", ((first - began) / 1000).toFixed(2) + " s"); }
+        text.data += piece;
       }
-    }
+      if (chunk.usage) usage = chunk.usage;
+    });
     if (failed || !usage) {
       text.data += text.data ? " …" : "";
       cursor.replaceWith(" The answer broke off. Nothing was charged: this model is free.");
