@@ -11,6 +11,7 @@
     ├── ModelNotFound              404  model_not_found
     ├── RouteNotFound              404  not_found
     ├── GenerationNotFound         404  generation_not_found
+    ├── KeyNotFound                404  key_not_found
     ├── MethodNotAllowed           405  method_not_allowed
     ├── RequestTimeout             408  request_timeout
     ├── RequestInProgress          409  request_in_progress
@@ -149,6 +150,11 @@ class MethodNotAllowed(GatewayError):
 class GenerationNotFound(GatewayError):
     status, type, code = 404, "invalid_request_error", "generation_not_found"
     meaning = "You have no request with this id, or it has not ended yet."
+
+
+class KeyNotFound(GatewayError):
+    status, type, code = 404, "invalid_request_error", "key_not_found"
+    meaning = "Your account has no key with this hash, or it manages keys itself."
 
 
 class _KeyTaken(GatewayError):

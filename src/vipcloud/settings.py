@@ -339,6 +339,9 @@ class AccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     keys_cached_max: Annotated[int, Meta(ge=1, description="Keys held in memory.")] = 100_000
     unknown_keys_cached_max: Annotated[int, Meta(ge=1, description="Unknown keys remembered as such.")] = 50_000
+    keys_per_account_max: Annotated[
+        int, Meta(ge=1, description="Keys that an account may have at a time, for its owners; commands make more.")
+    ] = 500
     starter_credit_usd: Annotated[
         str, Meta(pattern=r"^\d{1,9}(\.\d{1,9})?$", description="Credit of a new account when `--credit` is not given.")
     ] = "5.00"

@@ -61,6 +61,58 @@ def test_a_key_is_shown_once_and_revoked_by_any_of_its_names(vipcloud, data: Pat
         assert text not in vipcloud("keys", "list").stdout
 
 
+def test_a_key_has_the_terms_that_its_options_name(vipcloud) -> None:
+    vipcloud("accounts", "create", "ada@example.com")
+    options = ["--cap-daily", "1.50", "--cap-monthly", "20", "--cap-total", "0.000000001", "--rpm", "5", "--rpd", "60"]
+    options += ["--concurrency", "2", "--models", "glm-4-air", "--models", "deepseek-chat", "--ips", "203.0.113.0/24"]
+    vipcloud("keys", "create", "--account", "ada@example.com", "--name", "bound", *options, "--expires", "2099-01-31")
+    vipcloud("keys", "create", "--account", "ada@example.com", "--name", "ops", "--management", "--ips", "::1")
+    bound, ops = vipcloud.json("keys", "list")
+    assert {name: bound[name] for name in ("cap_daily_usd", "cap_monthly_usd", "cap_total_usd")} == {
+        "cap_daily_usd": "1.50",
+        "cap_monthly_usd": "20.00",
+        "cap_total_usd": "0.000000001",
+    }
+    assert (bound["rpm"], bound["rpd"], bound["concurrency"]) == (5, 60, 2)
+    assert (bound["models"], bound["ips"]) == ("glm-4-air,deepseek-chat", "203.0.113.0/24")
+    assert (bound["expires_at"], bound["management"]) == ("2099-01-31T00:00:00Z", None)
+    assert (ops["management"], ops["ips"], ops["cap_total_usd"]) == (True, "::1/128", None)
+    assert "management" in vipcloud("keys", "list").stdout
+
+
+def test_an_accounts_limits_are_changed_one_by_one(vipcloud) -> None:
+    vipcloud("accounts", "create", "ada@example.com", "--rpm", "7")
+
+    def told() -> tuple[object, ...]:
+        shown = vipcloud.json("accounts", "show", "ada@example.com")
+        return shown["tier"], shown["rpm"], shown["rpd"], shown["concurrency"]
+
+    payg = vipcloud.json("accounts", "create", "b@example.com")
+    assert told() == ("payg", 7, payg["rpd"], payg["concurrency"])
+    assert "rpd 100" in vipcloud("accounts", "limit", "ada@example.com", "--rpd", "100").stdout
+    assert told() == ("payg", 7, 100, payg["concurrency"])
+    vipcloud("accounts", "limit", "ada@example.com", "--tier", "pro", "--rpd", "0", "--concurrency", "3")
+    assert told() == ("pro", 7, 0, 3)
+    printed = vipcloud("accounts", "limit", "ada@example.com", "--rpm", "tier").stdout
+    tier, rpm, *_ = told()
+    assert (tier, rpm != 7, "rpd no limit" in printed) == ("pro", True, True)
+
+
+def test_an_accounts_caps_are_changed_one_by_one(vipcloud) -> None:
+    vipcloud("accounts", "create", "ada@example.com")
+
+    def told() -> tuple[object, ...]:
+        shown = vipcloud.json("accounts", "show", "ada@example.com")
+        return shown["cap_daily_usd"], shown["cap_monthly_usd"], shown["cap_total_usd"]
+
+    assert told() == (None, None, None)
+    vipcloud("accounts", "cap", "ada@example.com", "--daily", "2", "--total", "0")
+    assert told() == ("2.00", None, "0.00")
+    printed = vipcloud("accounts", "cap", "ada@example.com", "--daily", "none", "--monthly", "12.345").stdout
+    assert told() == (None, "12.345", "0.00")
+    assert "cap_daily_usd no cap, cap_monthly_usd 12.345" in printed
+
+
 def test_the_models_are_listed(vipcloud) -> None:
     table = vipcloud("models", "list").stdout
     listed = vipcloud.json("models", "list")["data"]
@@ -129,7 +181,19 @@ REFUSED = [
     (["accounts", "grant", "ada@example.com", "1e9"], "AMOUNT: '1e9' is not an amount"),
     (["keys", "create", "--account", "nobody@example.com"], "has no account"),
     (["keys", "create", "--account", "ada@example.com", "--name", "x" * 200], "at most 100"),
+    (["keys", "create", "--account", "ada@example.com", "--cap-daily", "ten"], "--cap-daily: 'ten' is not an amount"),
+    (["keys", "create", "--account", "ada@example.com", "--cap-total", "-1"], "--cap-total must not be below 0"),
+    (["keys", "create", "--account", "ada@example.com", "--models", "gpt-9"], "--models gpt-9: there is no such"),
+    (["keys", "create", "--account", "ada@example.com", "--expires", "soon"], "--expires soon: say such as"),
+    (["keys", "create", "--account", "ada@example.com", "--expires", "2020-01-31"], "must expire later than now"),
+    (["keys", "create", "--account", "ada@example.com", "--ips", "here"], "'here' is not an address"),
+    (["keys", "create", "--account", "ada@example.com", "--management", "--rpm", "5"], "takes no caps, limits or"),
     (["keys", "list", "--account", "nobody@example.com"], "has no account"),
+    (["accounts", "limit", "nobody@example.com", "--rpm", "5"], "has no account"),
+    (["accounts", "limit", "ada@example.com", "--tier", "gold"], "the tiers are payg, pro, enterprise"),
+    (["accounts", "limit", "ada@example.com", "--rpm", "many"], "--rpm many: say a number"),
+    (["accounts", "cap", "ada@example.com", "--daily", "-1"], "--daily must not be below 0"),
+    (["accounts", "cap", "ada@example.com", "--monthly", "5,00"], "--monthly: '5,00' is not an amount"),
     (["keys", "revoke", "vc-sk-absent"], "No such key"),
     (["models", "list", "--config", "absent.toml"], "The settings file absent.toml does not exist"),
 ]
@@ -138,7 +202,7 @@ REFUSED = [
 @pytest.mark.parametrize(("arguments", "said"), REFUSED)
 def test_a_refusal_is_one_line_on_standard_error(vipcloud, arguments: list[str], said: str) -> None:
     vipcloud("accounts", "create", "ada@example.com")
-    for as_json in ([], ["--json"] if arguments[1] not in ("grant",) else []):
+    for as_json in ([], ["--json"] if arguments[1] not in ("grant", "limit", "cap") else []):
         result = vipcloud(*arguments, *as_json, status=1)
         assert result.stdout == ""
         assert result.stderr.startswith("Error: ")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Process, environment, tool
+from running import Process, environment, tool, vipcloud
 
+from vipcloud.cli.serve import DEMO_EMAIL
 from vipcloud.console import markdown
 from vipcloud.console.pages import docs
 
@@ -38,7 +39,12 @@ class Running:
         self.process = Process("serve", ["serve", "--port", "0", "--data", str(folder / "data")], folder)
         self.url = self.process.says(r"website +(http://\S+)")[1]
         self.key = self.process.says(r"API key +(vc-sk-\w+)")[1]
-        self.environment = environment(VIPCLOUD_API_KEY=self.key, BASE_URL=f"{self.url}/v1")
+        made = vipcloud(
+            *("keys", "create", "--account", DEMO_EMAIL, "--management", "--data", str(folder / "data")), cwd=folder
+        )
+        self.environment = environment(
+            VIPCLOUD_API_KEY=self.key, VIPCLOUD_MANAGEMENT_KEY=made.strip(), BASE_URL=f"{self.url}/v1"
+        )
 
     def samples(self, slug: str, language: str) -> list[str]:
         with urllib.request.urlopen(f"{self.url}/docs/{slug}.md") as answer:

@@ -12,7 +12,7 @@ from litestar.testing import TestClient
 from console.conftest import Page, Person, words
 from vipcloud.accounts import people, rules, store
 from vipcloud.console import charts
-from vipcloud.console.pages import keys, overview
+from vipcloud.console.pages import overview
 from vipcloud.console.parts import Parts
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
@@ -196,6 +196,36 @@ def test_a_form_with_a_mistake_makes_no_key_and_is_kept_as_typed(
         assert store.list_keys(connection, account.id) == []
 
 
+def test_a_management_key_is_made_by_its_kind_and_takes_no_bounds(
+    site: TestClient[Litestar], person: Person, parts: Parts
+) -> None:
+    account = person.account("ann@example.com")
+    person.sign_in("ann@example.com")
+    refused = person.post("/keys", name="ops", kind="management", cap_month="5")
+    assert (refused.status_code, "it takes no caps, limits or models" in refused.text) == (400, True)
+    assert re.search(r'value="management" checked', refused.text)
+    made = person.post("/keys", name="ops", kind="management", networks="203.0.113.7")
+    assert made.status_code == 200
+    person.post("/keys", name="plain", kind="requests")
+    with storage.reading(parts.engine) as connection:
+        first, second = store.list_keys(connection, account.id)
+    assert (first.management, first.networks, second.management) == (True, "203.0.113.7/32", False)
+    assert words(site.get("/keys").text).count("manages keys, runs no requests") == 1
+    person.post(f"/keys/{first.id}/rotate", overlap="0")
+    with storage.reading(parts.engine) as connection:
+        assert [key.management for key in store.standing_keys(connection, account.id, 0)] == [False, True]
+
+
+def test_a_disabled_key_is_shown_as_such(site: TestClient[Litestar], person: Person, parts: Parts) -> None:
+    account = person.account("ann@example.com")
+    person.sign_in("ann@example.com")
+    person.post("/keys", name="api")
+    with storage.writing(parts.engine) as connection:
+        [key] = store.list_keys(connection, account.id)
+        store.change_key(connection, key, 2.0, name=key.name, disabled=True, terms=key.terms)
+    assert "disabled api" in words(site.get("/keys").text)
+
+
 @pytest.mark.parametrize(("overlap", "works"), [("24h", True), ("1h", True), ("0", False), ("nonsense", True)])
 def test_rotating_gives_a_new_key_while_the_old_one_works_on(
     site: TestClient[Litestar], person: Person, parts: Parts, overlap: str, works: bool
@@ -212,8 +242,8 @@ def test_rotating_gives_a_new_key_while_the_old_one_works_on(
     assert new.hash == rules.key_hash(key.encode())
     assert (new.name, new.models, new.caps) == (old.name, old.models, old.caps)
     now_s = parts.clock.wall_s()
-    assert keys.works(before, now_s) is works
-    assert not keys.works(before, now_s + 25 * 3600)
+    assert before.ended(now_s) is not works
+    assert before.ended(now_s + 25 * 3600)
     if works:
         assert "An old key of this name still works" in site.get(f"/keys/{new.id}/rotate").text
         assert person.post(f"/keys/{new.id}/rotate", overlap="24h").status_code == 303

@@ -6,8 +6,16 @@ from fractions import Fraction
 
 import pytest
 from front_door import House, Reply, comes_true
-from sqlalchemy import event
+from sqlalchemy import event, update
 from sqlalchemy.exc import OperationalError
+
+from vipcloud.accounts import store as accounts
+from vipcloud.billing import store as billing
+from vipcloud.billing.rules import Topup
+from vipcloud.cli import context
+from vipcloud.limits.rules import Caps
+from vipcloud.storage import engine as storage
+from vipcloud.storage import schema
 
 CREDIT = 5_000_000_000
 
@@ -109,8 +117,35 @@ async def test_a_key_tells_what_it_used_and_what_it_may(house: House) -> None:
     assert data["label"].startswith("vc-sk-")
     assert house.key not in json.dumps(data, default=str)
     assert data["usage"] == data["usage_daily"] == data["usage_weekly"] == data["usage_monthly"] == cost
-    assert data["limit_remaining"] * 10**9 == house.credit()
-    assert (data["limit"], data["rate_limit"]) == (None, {"requests": -1, "interval": "60s"})
+    assert (data["limit"], data["limit_remaining"], data["limit_reset"]) == (None, None, None)
+    assert (data["rate_limit"]["requests"], data["rate_limit"]["interval"]) == (-1, "60s")
+    assert (data["is_management_key"], data["expires_at"]) == (False, None)
+
+
+async def test_a_key_tells_the_cap_that_leaves_it_the_least(house: House) -> None:
+    caps = Caps(daily_nanousd=3_000_000_000, monthly_nanousd=2_000_000_000, total_nanousd=9_000_000_000)
+    with storage.writing(house.engine) as connection:
+        now_s = house.gateway.parts.clock.wall_s()
+        terms = accounts.KeyTerms(caps=caps)
+        made = accounts.create_key(connection, house.account_id, now_s, context.random_bytes, "", terms)
+    with house.using(made.plaintext, house.account_id):
+        await house.chat()
+        house.rows()
+        data = await told(house, "/v1/key")
+    assert (data["limit"], data["limit_reset"]) == (2, "monthly")
+    assert data["limit_remaining"] == 2 - data["usage"] < 2
+
+
+async def test_an_account_that_never_bought_credit_is_on_the_free_tier(house: House) -> None:
+    assert (await told(house, "/v1/key"))["is_free_tier"] is True
+    topup = Topup("top_1", house.account_id, 500, "waiting", house.gateway.parts.clock.wall_s())
+    for state, free in (("waiting", True), ("refused", True), ("added", False)):
+        with storage.writing(house.engine) as connection:
+            billing.begin(connection, topup)
+            connection.execute(update(schema.topup).values(state=state))
+        assert (await told(house, "/v1/key"))["is_free_tier"] is free
+    with house.using(*house.new_key()):
+        assert (await told(house, "/v1/key"))["is_free_tier"] is True, "another account paid"
 
 
 @pytest.mark.parametrize("path", ["/v1/generation?id=chatcmpl-1", "/v1/credits", "/v1/key"])

@@ -41,6 +41,18 @@ async def test_a_key_for_some_models_knows_no_others(house: House) -> None:
         assert (refused.status, refused.error["code"]) == (404, "model_not_found")
 
 
+async def test_a_key_for_some_models_is_told_of_no_others(house: House) -> None:
+    every = [model["id"] for model in (await house.ask("GET", "/v1/models")).json["data"]]
+    with house.using(*bounded_key(house, models=["glm-4-air", "deepseek-chat"])):
+        told = [model["id"] for model in (await house.ask("GET", "/v1/models")).json["data"]]
+        assert told == [model for model in every if model in ("glm-4-air", "deepseek-chat")]
+        assert (await house.ask("GET", "/v1/models/glm-4-air")).json["id"] == "glm-4-air"
+        refused = await house.ask("GET", "/v1/models/glm-4-plus")
+        unknown = await house.ask("GET", "/v1/models/gpt-9")
+        assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+        assert refused.body == unknown.body.replace(b"gpt-9", b"glm-4-plus")
+
+
 @pytest.mark.parametrize(
     ("networks", "claimed", "status"),
     [

@@ -68,6 +68,7 @@ class Terms(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     models: frozenset[str] = frozenset()
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    management: bool = False  # it runs no requests
 
 
 class KeyPurse(msgspec.Struct, eq=False):
@@ -240,7 +241,7 @@ class Directory:
             if found is None:
                 return _Loaded(seq, None, None, Sums(), {}, None)
             row, account = found
-            spending = None if row.caps is None else _booked_of_key(connection, row.id)
+            spending = _booked_of_key(connection, row.id) if counts_spending(row) else None
             return _Loaded(
                 seq, row, account, ledger.sums(connection, account.id), self._spent(connection, account.id), spending
             )
@@ -258,6 +259,8 @@ class Directory:
             self._refuse(key, "")
         elif loaded.key.revoked_at is not None:
             self._refuse(key, f"The API key {loaded.key.masked} has been revoked.")
+        elif loaded.key.disabled:
+            self._refuse(key, f"The API key {loaded.key.masked} is disabled.")
         elif key not in self._known:
             if len(self._known) >= self._settings.keys_cached_max:
                 self._evict()
@@ -344,16 +347,21 @@ def _booked_of_key(connection: Connection, key_id: str) -> Booked:
     return Booked(sum(by_day.values()), by_day)
 
 
+def counts_spending(row: KeyRow) -> bool:
+    """Whether a key has a purse: with caps, and once it was changed. A cap that comes again finds all of it counted."""
+    return row.caps is not None or row.updated_at is not None
+
+
 def _terms(row: KeyRow, spending: Booked | None) -> Terms | None:
     """None for a key that may do all that its account may, which is the way that costs nothing."""
-    caps = row.caps
-    purse = None if caps is None or spending is None else KeyPurse(row.id, spending[0], caps, spending[1])
+    purse = None if spending is None else KeyPurse(row.id, spending[0], row.caps or Caps(), spending[1])
     terms = Terms(
         Limits(row.rpm or 0, row.rpd or 0, row.concurrency or 0),
         purse,
         row.expires_at,
         frozenset(row.models.split(",")) if row.models else frozenset(),
         tuple(map(ip_network, row.networks.split(","))) if row.networks else (),
+        row.management,
     )
     return None if terms == Terms() else terms
 

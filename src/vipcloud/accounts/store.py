@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, or_, select, update
 
 from vipcloud.accounts import rules
 from vipcloud.limits.rules import Caps
@@ -41,7 +41,11 @@ class AmbiguousKey(AccountsError):
 
 
 class InvalidInput(AccountsError):
-    """An e-mail address, a name or a limit is not one."""
+    """An e-mail address, a name or a limit is not one. `field` is of KeyTerms or `name`, where it is known."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 class AccountRow(NamedTuple):
@@ -73,7 +77,8 @@ class AccountRow(NamedTuple):
 class KeyRow(NamedTuple):
     """A key as stored: its hash, never itself. `masked` is for people. `…_at`: seconds since 1970.
 
-    `models` and `networks` (CIDRs) have commas between; None: every one. Limits: None is none but the account's.
+    `models` and `networks` (CIDRs) have commas between; None: every one. Limits: None is none but the account's. One
+    that is revoked never works again; one that is `disabled` may.
     """
 
     id: str
@@ -92,10 +97,17 @@ class KeyRow(NamedTuple):
     expires_at: float | None = None
     models: str | None = None
     networks: str | None = None
+    management: bool = False
+    disabled: bool = False
+    updated_at: float | None = None
 
     @property
     def caps(self) -> Caps | None:
         return _caps(self)
+
+    def ended(self, now_s: float) -> bool:
+        """Whether it has been revoked or has expired."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now_s)
 
     @property
     def terms(self) -> "KeyTerms":
@@ -108,11 +120,15 @@ class KeyRow(NamedTuple):
             expires_at=None,
             models=tuple(self.models.split(",")) if self.models else (),
             networks=tuple(self.networks.split(",")) if self.networks else (),
+            management=self.management,
         )
 
 
 class KeyTerms(NamedTuple):
-    """What a key may do, if not all that its account may. `networks`: addresses or CIDRs."""
+    """What a key may do, if not all that its account may. `networks`: addresses or CIDRs.
+
+    With `management` it manages the account's other keys and runs no requests.
+    """
 
     caps: Caps = Caps()
     rpm: int | None = None
@@ -121,6 +137,7 @@ class KeyTerms(NamedTuple):
     expires_at: float | None = None
     models: Sequence[str] = ()
     networks: Sequence[str] = ()
+    management: bool = False
 
 
 ALL_TERMS = KeyTerms()
@@ -236,14 +253,9 @@ def create_key(
     """A new key for an account; the only moment at which it can be read. Raises AccountNotFound and InvalidInput."""
     if account_by_id(connection, account_id) is None:
         raise AccountNotFound(f"No account has the id {account_id}.")
-    try:
-        name = rules.normal_name(name)
-    except ValueError as error:
-        raise InvalidInput(f"{error}.".capitalize()) from error
-    _check_limits(terms.rpm, terms.rpd, terms.concurrency)
-    _check_caps(terms.caps)
-    if terms.expires_at is not None and terms.expires_at <= created_at:
-        raise InvalidInput("A key must expire later than now.")
+    name = _name(name)
+    columns = _terms(terms)
+    _check_end(terms.expires_at, created_at)
     plaintext = rules.mint(random_bytes(rules.RANDOM_BYTES))
     row = KeyRow(
         id=new_id("key", random_bytes),
@@ -253,13 +265,7 @@ def create_key(
         name=name,
         created_at=created_at,
         revoked_at=None,
-        rpm=terms.rpm,
-        rpd=terms.rpd,
-        concurrency=terms.concurrency,
-        expires_at=terms.expires_at,
-        models=",".join(terms.models) or None,
-        networks=",".join(map(_network, terms.networks)) or None,
-        **_columns(terms.caps),
+        **columns,
     )
     connection.execute(insert(_key).values(row._asdict()))
     schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
@@ -270,6 +276,34 @@ def list_keys(connection: Connection, account_id: str | None = None) -> list[Key
     """Keys of one account or of all, revoked ones included, oldest first."""
     query = select(_key).order_by(_key.c.created_at, _key.c.id)
     return _keys(connection, query if account_id is None else query.where(_key.c.account_id == account_id))
+
+
+def standing_keys(connection: Connection, account_id: str, now_s: float) -> list[KeyRow]:
+    """The account's keys that have not ended, disabled ones included, oldest first."""
+    stands = _key.c.revoked_at.is_(None) & or_(_key.c.expires_at.is_(None), _key.c.expires_at > now_s)
+    query = select(_key).where(_key.c.account_id == account_id, stands)
+    return _keys(connection, query.order_by(_key.c.created_at, _key.c.id))
+
+
+def managed_keys(
+    connection: Connection, account_id: str, *, disabled: bool, skip: int = 0, most: int = 100
+) -> list[KeyRow]:
+    """The account's keys that run requests and were not revoked, newest first; disabled ones if asked for."""
+    query = select(_key).where(_key.c.account_id == account_id, _key.c.revoked_at.is_(None), ~_key.c.management)
+    query = query if disabled else query.where(~_key.c.disabled)
+    return _keys(connection, query.order_by(_key.c.created_at.desc(), _key.c.id.desc()).offset(skip).limit(most))
+
+
+def change_key(
+    connection: Connection, row: KeyRow, updated_at: float, *, name: str, disabled: bool, terms: KeyTerms
+) -> KeyRow:
+    """Replace a key's name and terms, its end included, and switch it on or off. Raises InvalidInput."""
+    if terms.expires_at != row.expires_at:
+        _check_end(terms.expires_at, updated_at)
+    values = {"name": _name(name), "disabled": disabled, "updated_at": updated_at, **_terms(terms)}
+    connection.execute(update(_key).where(_key.c.id == row.id).values(values))
+    schema.announce(connection, schema.KEY_CHANGED, row.hash.hex())
+    return KeyRow(**{**row._asdict(), **values})
 
 
 def revoke_key(connection: Connection, reference: str, revoked_at: float) -> KeyRow:
@@ -373,6 +407,37 @@ def _check_caps(caps: Caps) -> None:
             raise InvalidInput("A cap must be $0 or above, and within what the ledger can hold.")
 
 
+def _name(text: str) -> str:
+    try:
+        return rules.normal_name(text)
+    except ValueError as error:
+        raise InvalidInput(f"{error}.".capitalize(), "name") from error
+
+
+def _check_end(expires_at: float | None, now_s: float) -> None:
+    if expires_at is not None and expires_at <= now_s:
+        raise InvalidInput("A key must expire later than now.", "expires_at")
+
+
+def _terms(terms: KeyTerms) -> dict[str, Any]:
+    """As columns. Raises InvalidInput."""
+    _check_limits(terms.rpm, terms.rpd, terms.concurrency)
+    _check_caps(terms.caps)
+    bounds = terms.rpm or terms.rpd or terms.concurrency or terms.models
+    if terms.management and (bounds or terms.caps != Caps()):
+        raise InvalidInput("A management key runs no requests: it takes no caps, limits or models.")
+    return {
+        "rpm": terms.rpm,
+        "rpd": terms.rpd,
+        "concurrency": terms.concurrency,
+        "expires_at": terms.expires_at,
+        "models": ",".join(terms.models) or None,
+        "networks": ",".join(map(_network, terms.networks)) or None,
+        "management": terms.management,
+        **_columns(terms.caps),
+    }
+
+
 def _columns(caps: Caps) -> dict[str, int | None]:
     return {f"cap_{name}": amount for name, amount in msgspec.structs.asdict(caps).items()}
 
@@ -387,7 +452,7 @@ def _network(text: str) -> str:
     try:
         return str(ip_network(text.strip()))
     except ValueError as error:
-        raise InvalidInput(f"{text!r} is not an address or a network such as 203.0.113.0/24.") from error
+        raise InvalidInput(f"{text!r} is not an address or a network such as 203.0.113.0/24.", "networks") from error
 
 
 def _email(text: str) -> str:

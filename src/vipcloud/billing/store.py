@@ -49,6 +49,12 @@ def receipts(connection: Connection, account_id: str) -> list[Topup]:
     return [Topup(*row) for row in connection.execute(query.order_by(_topup.c.receipt.desc()))]
 
 
+def ever_paid(connection: Connection, account_id: str) -> bool:
+    """Whether the account has bought credit at any time."""
+    paid = select(_topup.c.id).where(_topup.c.account_id == account_id, _topup.c.state == "added").limit(1)
+    return connection.scalar(paid) is not None
+
+
 def since(connection: Connection, since_s: float) -> list[Topup]:
     query = select(_topup).where(_topup.c.created_at >= since_s).order_by(_topup.c.created_at)
     return [Topup(*row) for row in connection.execute(query)]

@@ -46,6 +46,9 @@ def create(
         list[str] | None,
         typer.Option(help="An address or network from where it may be used; again for more.", show_default=False),
     ] = None,
+    management: Annotated[
+        bool, typer.Option("--management", help="It manages the account's other keys and runs no requests.")
+    ] = False,
     as_json: context.AsJSON = False,
     data: context.Data = None,
     config: context.Config = None,
@@ -62,7 +65,7 @@ def create(
             for text, option in ((cap_daily, "--cap-daily"), (cap_monthly, "--cap-monthly"), (cap_total, "--cap-total"))
         )
     )
-    terms = store.KeyTerms(caps, rpm, rpd, concurrency, _time(expires), models or (), ips or ())
+    terms = store.KeyTerms(caps, rpm, rpd, concurrency, _time(expires), models or (), ips or (), management)
     with storage.writing(context.open_store(settings)) as connection:
         owner = store.find_account(connection, account)
         made = store.create_key(connection, owner.id, context.clock.wall_s(), context.random_bytes, name, terms)
@@ -99,6 +102,8 @@ def list_(
             "concurrency": row.concurrency,
             "models": row.models,
             "ips": row.networks,
+            "management": row.management or None,
+            "disabled": row.disabled or None,
             "created_at": rfc3339(row.created_at),
             "expires_at": rfc3339(row.expires_at) if row.expires_at is not None else None,
             "revoked_at": rfc3339(row.revoked_at) if row.revoked_at is not None else None,

@@ -28,7 +28,7 @@ from vipcloud.cli import context, running
 from vipcloud.cli.children import Child
 from vipcloud.clock import Clock
 from vipcloud.errors import SettingsError
-from vipcloud.gateway import routes
+from vipcloud.gateway import management, routes
 from vipcloud.gateway.app import App
 from vipcloud.gateway.console import ConsoleRelay
 from vipcloud.gateway.counting import TokenCounter
@@ -163,7 +163,10 @@ def gateway(
         stack.callback(parts.pulse.close)
         relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
         pages = relay.serve if relay is not None else None
-        app = App(routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, parts.figures.told)
+        only_versioned = management.ONLY_VERSIONED
+        app = App(
+            routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, only_versioned, parts.figures.told
+        )
         server = HTTPServer(app.handle, settings.server, app.render_error)
         housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)
         release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S

@@ -320,6 +320,21 @@ def explain(body: bytes, fault: Exception, *, strict_parameters: bool) -> BadReq
     return _violation(_contract(), value, "") or _from_text(str(fault))
 
 
+def explain_small(kind: type[msgspec.Struct], body: bytes, fault: Exception) -> BadRequest:
+    """The same for another route's body, refused as `kind`, a struct that takes no unknown fields."""
+    try:
+        value = _read_plainly(body)
+    except RecursionError:
+        return body_too_deep()
+    except msgspec.ValidationError:
+        return _from_text(str(fault))
+    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+        return not_json(_hint(body, broken))
+    if not isinstance(value, dict):
+        return not_json(f"it must be one JSON object, but {_noun(value)} was sent")
+    return _violation(inspect.type_info(kind), value, "") or _from_text(str(fault))
+
+
 def _first_unknown(keys: Iterable[str]) -> BadRequest | None:
     return next((unknown(key) for key in keys if key not in _PARAMETERS), None)
 
@@ -355,7 +370,7 @@ def _violation(declared: inspect.Type, value: object, path: str) -> BadRequest |
     """The first thing in `value` that `declared` does not allow; None if there is none."""
     if isinstance(declared, inspect.AnyType):
         return None
-    alternatives = declared.types if isinstance(declared, inspect.UnionType) else (declared,)
+    alternatives = _alternatives(declared)
     fitting = [alternative for alternative in alternatives if _fits(alternative, value)]
     if not fitting:
         return wrong_type(path, _expected(alternatives), value)
@@ -369,6 +384,15 @@ def _violation(declared: inspect.Type, value: object, path: str) -> BadRequest |
         case int() | _Decimal() if not isinstance(value, bool):
             return _violation_in_number(fitting[0], value, path)
     return None
+
+
+def _alternatives(declared: inspect.Type) -> list[inspect.Type]:
+    """What may stand in a place, without what only a document of the contract says of it."""
+    if isinstance(declared, inspect.Metadata):
+        return _alternatives(declared.type)
+    if isinstance(declared, inspect.UnionType):
+        return [found for each in declared.types for found in _alternatives(each)]
+    return [declared]
 
 
 def _fits(declared: inspect.Type, value: object) -> bool:
@@ -420,7 +444,11 @@ def _join(path: str, name: str) -> str:
 
 def _violation_in_struct(struct: inspect.StructType, value: dict[str, object], path: str) -> BadRequest | None:
     fields = {field.encode_name: field for field in struct.fields}
-    ordered = fields if path else dict.fromkeys((*_ORDER, *fields))
+    ordered = fields if path else [name for name in dict.fromkeys((*_ORDER, *fields)) if name in fields]
+    if struct.forbid_unknown_fields:
+        for name in value:
+            if name not in fields:
+                return unknown(_join(path, name))
     for name in ordered:
         if name in value:
             if refused := _violation(fields[name].type, value[name], _join(path, name)):

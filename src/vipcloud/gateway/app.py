@@ -43,8 +43,9 @@ class App:
     """`routes` maps a path (without `/v1`, starting with a slash) to its handlers by method.
 
     A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
-    to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused. `told` is
-    called with every error that becomes an answer here.
+    to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused. Those of
+    `versioned` are served below `/v1` only: without it they are the website's. `told` is called with every error that
+    becomes an answer here.
     """
 
     def __init__(
@@ -53,17 +54,19 @@ class App:
         clock: Clock,
         fallback: Route | None = None,
         same_origin: frozenset[str] = frozenset(),
+        versioned: frozenset[str] = frozenset(),
         told: Told | None = None,
     ) -> None:
         self._told = told
         self._fallback = fallback
         self._same_origin = same_origin
+        self._versioned = versioned
         self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
         self._prefixes = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
         self._known: dict[tuple[str, bytes], Route] = {}
         for path, methods in self._exact.items():
             for method, route in methods.items():
-                for spelled in (path, f"/v1{path}"):
+                for spelled in (f"/v1{path}",) if path in versioned else (path, f"/v1{path}"):
                     self._known[method, spelled.encode()] = route
         self._boot = (
             f"{int(clock.wall_s()):08x}{secrets.token_hex(3)}"  # ids in the order of time keep the books compact
@@ -123,10 +126,13 @@ class App:
 
     def _methods(self, call: Call, path: str) -> dict[str, Route] | None:
         bare = self._spelled(path)
+        plain = not path.startswith("/v1/")
         if bare in self._exact:
-            return self._exact[bare]
+            return None if plain and bare in self._versioned else self._exact[bare]
         for prefix, methods in self._prefixes.items():
             if bare.startswith(prefix):
+                if plain and f"{prefix}*" in self._versioned:
+                    return None
                 call.rest = unquote(bare[len(prefix) :], errors="replace")
                 return methods
         return None
@@ -141,7 +147,7 @@ class App:
         asked = call.exchange.headers.get(b"access-control-request-headers", b"authorization, content-type")
         headers = header_block(
             [
-                ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS, HEAD"),
+                ("access-control-allow-methods", "GET, POST, PATCH, DELETE, OPTIONS, HEAD"),
                 ("access-control-allow-headers", asked.decode("latin-1")),
                 ("access-control-max-age", str(PREFLIGHT_AGE_S)),
                 ("vary", "Origin, Access-Control-Request-Headers"),

@@ -175,6 +175,8 @@ def check_terms(call: Call, parts: Parts, terms: Terms, model: str | None = None
         address = client_address(call.exchange.peer, call.exchange.headers, parts.trusted_proxies)
         if address is None or not any(address in network for network in terms.networks):
             raise Forbidden("This API key may not be used from your address.")
+    if terms.management and model is not None:
+        raise Forbidden("A management key runs no requests. Use another key of the account for them.")
     if terms.models and model is not None and model not in terms.models:
         raise ModelNotFound(model)
 

@@ -4,14 +4,16 @@ from functools import partial
 
 import msgspec
 
+from vipcloud.accounts.directory import Principal
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import ModelNotFound, NotImplementedYet
-from vipcloud.gateway import account_routes, metrics, pipeline, playground
+from vipcloud.gateway import account_routes, management, metrics, pipeline, playground
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import DEMO_PATH, Demo
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.playground import PLAYGROUND_PATH
+from vipcloud.gateway.turns import Turns
 from vipcloud.ledger import bookkeeper
 from vipcloud.providers import abilities
 from vipcloud.settings import Settings
@@ -37,13 +39,15 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         if pages is not None and wants_page(call):
             await pages(call)
             return
-        await pipeline.authenticate(call, parts)
-        call.respond(200, dialect.list_body(abilities.entries(parts.catalog, parts.clock.wall_s())))
+        allowed = allowed_models(await pipeline.authenticate(call, parts))
+        models = [model for model in parts.catalog.models.values() if allowed is None or model.id in allowed]
+        now_s = parts.clock.wall_s()
+        call.respond(200, dialect.list_body(abilities.entry(model, now_s) for model in models))
 
     async def show_model(call: Call) -> None:
-        await pipeline.authenticate(call, parts)
+        allowed = allowed_models(await pipeline.authenticate(call, parts))
         model = parts.catalog.models.get(call.rest)
-        if model is None:
+        if model is None or (allowed is not None and model.id not in allowed):
             raise ModelNotFound(call.rest)
         call.respond(200, dialect.model_body(abilities.entry(model, parts.clock.wall_s())))
 
@@ -62,7 +66,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
             body["warnings"] = warnings
         call.respond(503 if reasons else 200, msgspec.json.encode(body))
 
-    demo = Demo(parts.settings.demo)
+    demo, turns = Demo(parts.settings.demo), Turns()
     return {
         **(
             {DEMO_PATH: {"POST": partial(pipeline.chat_demo, parts=parts, demo=demo)}}
@@ -76,11 +80,17 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
         **{path: {"POST": not_served} for path in NOT_SERVED},
-        **account_routes.table(parts),
+        **account_routes.table(parts, turns),
+        **management.table(parts, turns),
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
         "/metrics": {"GET": metrics.route(parts)},
     }
+
+
+def allowed_models(principal: Principal) -> frozenset[str] | None:
+    """The only models that the key may use; None: all of them."""
+    return principal.terms.models or None if principal.terms is not None else None
 
 
 def demo_served(settings: Settings) -> bool:

@@ -56,6 +56,20 @@ class DaySum(NamedTuple):
     charge_nanousd: int
 
 
+class Activity(NamedTuple):
+    """One model at one provider on one day; no provider: none was reached."""
+
+    day: int
+    model: str
+    provider: str | None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    charge_nanousd: int
+
+
 class KeyUse(NamedTuple):
     """A key: when it was used last and for what, and what it spent since a time."""
 
@@ -82,12 +96,29 @@ def sums(connection: Connection, chosen: Filter) -> Sums:
 
 def by_day(connection: Connection, chosen: Filter) -> list[DaySum]:
     """Days and models that have any, in order of day."""
-    day = cast(_usage.c.started_at / DAY_S - 0.5, BigInteger) if _rounds(connection) else _whole_days()
+    day = _day(connection)
     query = _where(
         select(day.label("day"), _usage.c.model, func.count(), _count_failed(), _sum(_usage.c.charge_nanousd)), chosen
     )
     rows = connection.execute(query.group_by("day", _usage.c.model).order_by("day"))
     return [DaySum(int(row[0]), row[1], *(int(value or 0) for value in row[2:])) for row in rows]
+
+
+def activity(connection: Connection, chosen: Filter) -> list[Activity]:
+    """Days, models and providers that have any, newest day first."""
+    columns = _usage.c
+    sums = (columns.prompt_tokens, columns.cached_tokens, columns.completion_tokens, columns.reasoning_tokens)
+    day = _day(connection).label("day")
+    query = _where(
+        select(day, columns.model, columns.provider, func.count(), *map(_sum, sums), _sum(columns.charge_nanousd)),
+        chosen,
+    )
+    rows = connection.execute(
+        query.group_by("day", columns.model, columns.provider).order_by(
+            day.desc(), columns.model, func.coalesce(columns.provider, "")
+        )
+    )
+    return [Activity(int(row[0]), row[1], row[2], *map(int, row[3:])) for row in rows]
 
 
 def lines(connection: Connection, chosen: Filter, *, skip: int = 0, most: int = 50) -> list[Settled]:
@@ -159,13 +190,10 @@ def _sum(column: Any) -> Any:
     return func.sum(column)
 
 
-def _rounds(connection: Connection) -> bool:
-    """Whether a cast to a whole number rounds, as PostgreSQL's does, where SQLite's cuts off."""
-    return connection.dialect.name == "postgresql"
-
-
-def _whole_days() -> Any:
-    return cast(_usage.c.started_at / DAY_S, BigInteger)
+def _day(connection: Connection) -> Any:
+    """The UTC day. PostgreSQL's cast to a whole number rounds, where SQLite's cuts off."""
+    days = _usage.c.started_at / DAY_S
+    return cast(func.floor(days) if connection.dialect.name == "postgresql" else days, BigInteger)
 
 
 def _settled(row: Any) -> Settled:

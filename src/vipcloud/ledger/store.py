@@ -4,16 +4,17 @@
 to read; `usage_day` is that of `usage`. `audit` compares them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Null, Row, bindparam, func, insert, literal, or_, select, text
+from sqlalchemy import Connection, Null, Row, bindparam, case, func, insert, literal, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import audit, availability, rules
 from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Sums, Transfer, Withdrawn
+from vipcloud.limits.rules import month
 from vipcloud.money import NanoUSD
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -237,6 +238,24 @@ def charges_by_day(connection: Connection, key_id: str) -> dict[int, int]:
     """What requests with this key were charged, so far as booked: UTC day since 1970 → nano-dollars."""
     rows = select(_day.c.day, func.sum(_day.c.charge_nanousd)).where(_day.c.key_id == key_id).group_by(_day.c.day)
     return {day: int(charge) for day, charge in connection.execute(rows)}
+
+
+class KeySpending(NamedTuple):
+    """What a key was charged so far as booked: ever, today, since Monday, and since the first (UTC)."""
+
+    total: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+
+
+def spending_of_keys(connection: Connection, key_ids: Sequence[str], today: int) -> dict[str, KeySpending]:
+    """By key; those that were charged nothing may be missing. `today` in days since 1970."""
+    charge, day = _day.c.charge_nanousd, _day.c.day
+    since = (today, today - (today + 3) % 7, month(today)[0])  # day 0 was a Thursday
+    sums = [func.sum(case((day >= first, charge), else_=0)) for first in since]
+    query = select(_day.c.key_id, func.sum(charge), *sums).where(_day.c.key_id.in_(key_ids)).group_by(_day.c.key_id)
+    return {name: KeySpending(*map(int, amounts)) for name, *amounts in connection.execute(query)}
 
 
 class Line(NamedTuple):

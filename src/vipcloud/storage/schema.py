@@ -73,6 +73,9 @@ api_key = Table(
     Column("expires_at", Double),
     Column("models", Text),  # ids that it may use, with commas between; null: every one
     Column("networks", Text),  # from where it may be used, as CIDRs with commas between; null: from everywhere
+    Column("management", Boolean, nullable=False, server_default=false()),  # it manages the account's other keys
+    Column("disabled", Boolean, nullable=False, server_default=false()),  # refused until it is enabled again
+    Column("updated_at", Double),  # null: as it was made
     CheckConstraint("length(hash) = 32", name="hash_length"),
 )
 

@@ -18,6 +18,7 @@ from vipcloud.console.pages import catalogue, settlement
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.console.site import Site
+from vipcloud.dialects import contract, openrouter
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Start", ("quickstart", "authentication", "moving-from-openai")),
@@ -33,6 +34,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "models",
         ),
     ),
+    ("Account", ("management",)),
     ("Reference", ("errors", "rate-limits", "pricing", "privacy", "trust", "questions", "changes")),
 )
 SLUGS = tuple(slug for _, slugs in GROUPS for slug in slugs)
@@ -80,6 +82,9 @@ class Docs:
                 "errors": errors.documented(),
                 "settlement": settlement.ROWS,
                 "settings": settings,
+                "new_key_fields": contract.fields(openrouter.NewKey),
+                "key_fields": contract.fields(openrouter.Key),
+                "activity_fields": contract.fields(openrouter.ActivityItem),
             },
         )
 

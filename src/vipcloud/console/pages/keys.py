@@ -10,9 +10,9 @@ from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 from sqlalchemy import Connection
 
-from vipcloud.accounts import letters, mails, people, store
+from vipcloud.accounts import keys, letters, mails, people, store
 from vipcloud.accounts.people import Visitor
-from vipcloud.accounts.store import InvalidInput, KeyRow, KeyTerms
+from vipcloud.accounts.store import InvalidInput, KeyRow, KeyTerms, NewKey
 from vipcloud.console import visits
 from vipcloud.console.pages import shell
 from vipcloud.console.pages.usage import bounds
@@ -24,7 +24,6 @@ from vipcloud.limits.rules import Caps
 from vipcloud.money import parse_usd
 from vipcloud.storage import engine as storage
 
-KEYS_MAX = 20
 HOUR_S = 3600.0
 OVERLAPS_S = {"24h": 24 * HOUR_S, "7d": 7 * 24 * HOUR_S, "1h": HOUR_S, "0": 0.0}
 
@@ -39,6 +38,7 @@ class Form(NamedTuple):
     cap_total: str = ""
     ends: str = ""
     networks: str = ""
+    management: bool = False
 
 
 class Keys:
@@ -54,11 +54,11 @@ class Keys:
             visitor = visits.visitor(request, connection, self._parts)
             since_s, until_s = bounds("month", now_s)
             month = reports.by_key(connection, reports.Filter(visitor.account.id, since_s, until_s))
-            keys = store.list_keys(connection, visitor.account.id)
+            every = store.list_keys(connection, visitor.account.id)
             context = {
                 **shell.context(request, connection, visitor, "keys"),
-                "working": [key for key in keys if works(key, now_s)],
-                "ended": [key for key in reversed(keys) if not works(key, now_s)],
+                "working": [key for key in every if not key.ended(now_s)],
+                "ended": [key for key in reversed(every) if key.ended(now_s)],
                 "ever": reports.by_key(connection, reports.Filter(visitor.account.id, 0, until_s)),
                 "month": month,
                 "hour": reports.by_key(connection, reports.Filter(visitor.account.id, now_s - HOUR_S, now_s + 1)),
@@ -76,16 +76,18 @@ class Keys:
         form = read(fields)
         with storage.writing(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
-            working = self._working(connection, visitor)
             try:
-                if not form.name:
-                    raise InvalidInput("Give the key a name.")
-                if any(key.name == form.name for key in working):
-                    raise InvalidInput(f"A working key is named {form.name} already. Choose another name.")
-                if len(working) >= KEYS_MAX:
-                    raise InvalidInput(f"{KEYS_MAX} keys are the most. Revoke one, or write to us.")
-                terms = self._terms(form)
-                return self._made(request, connection, visitor, form.name, terms, None)
+                made = keys.make(
+                    connection,
+                    visitor.account.id,
+                    form.name,
+                    terms_of(form),
+                    self._parts.clock.wall_s(),
+                    self._parts.random_bytes,
+                    keys_max=self._parts.settings.accounts.keys_per_account_max,
+                    models=self._parts.catalog.models,
+                )
+                return self._made(request, connection, visitor, made, None)
             except InvalidInput as error:
                 return self._form(request, connection, visitor, form, f"{error} No key was made.")
 
@@ -109,7 +111,7 @@ class Keys:
         with storage.writing(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
             key = self._own(connection, visitor, key_id)
-            if not works(key, now_s) or self._older(connection, visitor, key) is not None:
+            if key.ended(now_s) or self._older(connection, visitor, key) is not None:
                 return Redirect(f"/keys/{key.id}/rotate", status_code=303)
             overlap_s = OVERLAPS_S.get(fields.get("overlap", ""), OVERLAPS_S["24h"])
             if overlap_s:
@@ -118,7 +120,10 @@ class Keys:
                 store.revoke_key(connection, key.id, now_s)
             stops = f"stops {stop_time(now_s + overlap_s)}" if overlap_s else "has stopped"
             replaces = {"masked": key.masked, "stops": stops}
-            return self._made(request, connection, visitor, key.name, key.terms, replaces)
+            made = store.create_key(
+                connection, visitor.account.id, now_s, self._parts.random_bytes, key.name, key.terms
+            )
+            return self._made(request, connection, visitor, made, replaces)
 
     def ask_revoke(self, request: AnyRequest, key_id: str, problem: str = "") -> Response[Any]:
         with storage.reading(self._parts.engine) as connection:
@@ -151,14 +156,12 @@ class Keys:
         request: AnyRequest,
         connection: Connection,
         visitor: Visitor,
-        name: str,
-        terms: KeyTerms,
+        made: NewKey,
         replaces: dict[str, str] | None,
     ) -> Response[Any]:
-        """The page that shows a new key, once. Raises InvalidInput."""
-        now_s = self._parts.clock.wall_s()
-        made = store.create_key(connection, visitor.account.id, now_s, self._parts.random_bytes, name, terms)
-        self._tell(connection, visitor, made.row, "rotated" if replaces else "created", now_s)
+        """The page that shows a new key, once."""
+        what = "rotated" if replaces else "created"
+        self._tell(connection, visitor, made.row, what, self._parts.clock.wall_s())
         context = {
             **shell.context(request, connection, visitor, "keys"),
             "key": made.plaintext,
@@ -179,22 +182,6 @@ class Keys:
         }
         return self._renderer.page("pages/key_new.html", context, status=400 if problem else 200)
 
-    def _terms(self, form: Form) -> KeyTerms:
-        """Raises InvalidInput."""
-        unknown = [model for model in form.models if model not in self._parts.catalog.models]
-        if unknown:
-            raise InvalidInput(f"There is no model {unknown[0][:64]}.")
-        return KeyTerms(
-            caps=Caps(_dollars(form.cap_day), _dollars(form.cap_month), _dollars(form.cap_total)),
-            expires_at=_day_end(form.ends),
-            models=form.models,
-            networks=tuple(form.networks.replace(",", " ").split()),
-        )
-
-    def _working(self, connection: Connection, visitor: Visitor) -> list[KeyRow]:
-        now_s = self._parts.clock.wall_s()
-        return [key for key in store.list_keys(connection, visitor.account.id) if works(key, now_s)]
-
     def _own(self, connection: Connection, visitor: Visitor, key_id: str) -> KeyRow:
         """The account's key; another account's is not there. Raises NotFoundException."""
         for key in store.list_keys(connection, visitor.account.id):
@@ -204,8 +191,8 @@ class Keys:
 
     def _older(self, connection: Connection, visitor: Visitor, key: KeyRow) -> KeyRow | None:
         """Another working key of the same name: one old key at a time."""
-        working = self._working(connection, visitor)
-        return next((other for other in working if other.name == key.name and other.id != key.id), None)
+        standing = store.standing_keys(connection, visitor.account.id, self._parts.clock.wall_s())
+        return next((other for other in standing if other.name == key.name and other.id != key.id), None)
 
     def _recent(self, connection: Connection, visitor: Visitor, key: KeyRow) -> int:
         """Requests of the last hour."""
@@ -221,10 +208,6 @@ class Keys:
                 mails.queue(connection, member.email, letter.subject, letter.body, now_s)
 
 
-def works(key: KeyRow, now_s: float) -> bool:
-    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now_s)
-
-
 def read(fields: dict[str, list[str]]) -> Form:
     def first(name: str) -> str:
         return fields.get(name, [""])[0].strip()[:200]
@@ -237,6 +220,18 @@ def read(fields: dict[str, list[str]]) -> Form:
         cap_total=first("cap_total"),
         ends=first("ends"),
         networks=fields.get("networks", [""])[0].strip()[:2000],
+        management=first("kind") == "management",
+    )
+
+
+def terms_of(form: Form) -> KeyTerms:
+    """Raises InvalidInput."""
+    return KeyTerms(
+        caps=Caps(_dollars(form.cap_day), _dollars(form.cap_month), _dollars(form.cap_total)),
+        expires_at=_day_end(form.ends),
+        models=form.models,
+        networks=tuple(form.networks.replace(",", " ").split()),
+        management=form.management,
     )
 
 
@@ -265,38 +260,38 @@ def _day_end(text: str) -> float | None:
 
 
 def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
-    keys = Keys(parts, renderer)
+    views = Keys(parts, renderer)
 
     @get("/keys")
     @threaded
     def show(request: AnyRequest) -> Response[Any]:
-        return keys.show(request)
+        return views.show(request)
 
     @get("/keys/new")
     @threaded
     def new(request: AnyRequest) -> Response[Any]:
-        return keys.form(request)
+        return views.form(request)
 
     @post("/keys")
     async def create(request: AnyRequest) -> Response[Any]:
-        return await parts.in_thread(keys.create, request, await visits.form_lists(request, parts))
+        return await parts.in_thread(views.create, request, await visits.form_lists(request, parts))
 
     @get("/keys/{key_id:str}/rotate")
     @threaded
     def ask_rotate(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
-        return keys.ask_rotate(request, key_id)
+        return views.ask_rotate(request, key_id)
 
     @post("/keys/{key_id:str}/rotate")
     async def rotate(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
-        return await parts.in_thread(keys.rotate, request, key_id, await visits.form(request, parts))
+        return await parts.in_thread(views.rotate, request, key_id, await visits.form(request, parts))
 
     @get("/keys/{key_id:str}/revoke")
     @threaded
     def ask_revoke(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
-        return keys.ask_revoke(request, key_id)
+        return views.ask_revoke(request, key_id)
 
     @post("/keys/{key_id:str}/revoke")
     async def revoke(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
-        return await parts.in_thread(keys.revoke, request, key_id, await visits.form(request, parts))
+        return await parts.in_thread(views.revoke, request, key_id, await visits.form(request, parts))
 
     return [show, new, create, ask_rotate, rotate, ask_revoke, revoke]
