@@ -8,7 +8,7 @@ NODE := tests/clients/node
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: run test check bench bench-peers prove docs help
+.PHONY: run test check bench bench-peers prove chaos docs help
 
 run: $(READY)/run ## Start the gateway, with simulated upstreams where no provider key is set (ARGS="--port 9000")
 	@$(BIN)/vipcloud serve $(ARGS)
@@ -37,6 +37,9 @@ prove: $(READY)/dev ## Kills, cancellations, failing disks: that every cent is r
 	$(BIN)/python proofs/simulation.py
 	$(BIN)/python proofs/disk.py
 	$(BIN)/python proofs/kills.py
+
+chaos: $(READY)/dev ## A minute of random faults from every upstream; ends with a table (ARGS="--seconds 300 --seed 2")
+	@$(BIN)/python proofs/chaos.py $(ARGS)
 
 docs: $(READY)/run ## Write docs/reference anew from the code
 	$(BIN)/python -m vipcloud.cli.reference

@@ -115,3 +115,14 @@ async def test_another_word_is_refused_and_an_unstreamed_answer_needs_none(house
     await house.upstream.fails("cut:3")
     reply = await ask(house, "continue", stream=False, stream_options=...)
     assert (reply.status, reply.text) == (200, WHOLE)
+
+
+async def test_a_route_that_cannot_continue_is_not_asked_again_while_the_one_that_can_is_out(open_house) -> None:
+    house: House = await open_house(keys={"dashscope": ("sk-ours",)})
+    upstreams = house.gateway.parts.upstreams
+    next(one for one in upstreams.accounts if one.provider.id == "deepseek").health.drained = True
+    upstreams.calm = False
+    reply = await ask(house, "continue", f"{TEXT} [[fault=eof:7]]")
+    assert reply.stream_error is not None
+    assert reply.stream_error["code"] == "upstream_interrupted"
+    assert len(await house.upstreams["dashscope"].log()) == 1

@@ -314,7 +314,7 @@ class Upstreams:
             return way, 0.0
         last = tried[-1]
         retry = self.budget.rules
-        if failed.again and last.health.status(last.model, now_s) == "active":
+        if failed.again and last in pool.ways and last.health.status(last.model, now_s) == "active":
             if last.breaker.begin(now_s) or last.breaker.force(now_s):
                 return last, retry.backoff_s * 2 ** (len(tried) - 1) * (0.5 + self._jitter())
         elif isinstance(failed.error, RateLimited):
