@@ -34,15 +34,19 @@ def stored(kind: str) -> list[Any]:
     return [each for name, each in resources.store.items() if name.startswith(f"{kind}:")]
 
 
-def idempotency() -> Any:
-    """What was asked for with a key is answered again."""
-    from aiohttp import web
+answered: dict[str, tuple[int, bytes]] = {}  # by idempotency key
 
-    answered: dict[str, tuple[int, bytes]] = {}
+
+def idempotency() -> Any:
+    """What was asked for with a key is answered again, until `POST /_forget_keys`, as after a day."""
+    from aiohttp import web
 
     @web.middleware
     async def once(request: web.Request, handler: Any) -> Any:
         key = request.headers.get("idempotency-key")
+        if request.path == "/_forget_keys":
+            answered.clear()
+            return web.Response()
         if key is None or request.method != "POST" or request.path == CHECKOUT:
             return await handler(request)
         if key not in answered:
@@ -54,7 +58,7 @@ def idempotency() -> Any:
     return once
 
 
-def refund_routes() -> list[Any]:
+def money_routes() -> list[Any]:
     """No more is refunded than was paid; and lists without a payment."""
     from aiohttp import web
     from localstripe import resources, server
@@ -71,7 +75,16 @@ def refund_routes() -> list[Any]:
         found = [each._export() for each in stored("refund") if payment in (None, each.payment_intent)]
         return server.json_response({"object": "list", "data": found, "has_more": False, "url": "/v1/refunds"})
 
-    return [web.post("/v1/refunds", refund), web.get("/v1/refunds", refunds)]
+    async def payments(request: web.Request) -> web.Response:
+        customer = request.query.get("customer")
+        found = [each._export() for each in stored("payment_intent") if customer in (None, each.customer)]
+        return server.json_response({"object": "list", "data": found, "has_more": False, "url": "/v1/payment_intents"})
+
+    return [
+        web.post("/v1/refunds", refund),
+        web.get("/v1/refunds", refunds),
+        web.get("/v1/payment_intents", payments),
+    ]
 
 
 def main() -> None:
@@ -93,8 +106,12 @@ def main() -> None:
             self.payment_intent = None
             self.payment_status = "unpaid"
             self.status = "open"
+            self.customer = data.get("customer")
             self.url = f"https://checkout.stripe.com/c/pay/{self.id}"
             self._intent_metadata = data["payment_intent_data"]["metadata"]
+            if data["payment_intent_data"].get("setup_future_usage") == "off_session" and self.customer is None:
+                assert data["customer_creation"] == "always", "a card is saved to a customer"
+                self.customer = resources.Customer(email=data["customer_email"]).id
 
     sessions: dict[str, Session] = {}  # by idempotency key
 
@@ -116,8 +133,11 @@ def main() -> None:
             amount=session.amount_total,
             currency=session.currency,
             payment_method=method.id,
+            customer=session.customer,
             metadata=session._intent_metadata,
         )
+        if session.customer is not None:
+            resources.PaymentMethod._api_attach(method.id, customer=session.customer)
         with contextlib.suppress(server.UserError):  # the bank refuses: the event says so
             intent._confirm(on_failure_now=intent._report_failure)
         if intent.status == "succeeded":
@@ -131,7 +151,7 @@ def main() -> None:
     app.router.add_post(CHECKOUT, create)
     app.router.add_get(CHECKOUT, listed)
     app.router.add_post("/_pay/{id}", pay)
-    app.router.add_routes(refund_routes())
+    app.router.add_routes(money_routes())
     app.router.add_routes(
         [
             web.route(each.method, each.resource.canonical, each.handler)

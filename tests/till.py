@@ -5,6 +5,7 @@ import secrets
 from typing import Any
 
 import httpx
+import msgspec
 from sqlalchemy import Engine
 
 from vipcloud.accounts import store as accounts
@@ -16,6 +17,7 @@ from vipcloud.clock import ManualClock
 from vipcloud.gateway.withdrawals import RELEASE_S, Withdrawals
 from vipcloud.ledger import audit
 from vipcloud.ledger import store as ledger
+from vipcloud.ledger.records import Settled
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask
@@ -23,6 +25,27 @@ from vipcloud.money import NanoUSD, PicoUSDPerToken, parse_usd
 from vipcloud.settings import AccountSettings, PaymentSettings, Secret
 from vipcloud.storage import engine as storage
 
+USAGE = Settled(
+    request_id="req_1",
+    account_id="",
+    key_id=None,
+    model="deepseek-chat",
+    provider=None,
+    upstream_model=None,
+    streamed=False,
+    outcome="complete",
+    prompt_tokens=1,
+    cached_tokens=0,
+    completion_tokens=1,
+    reasoning_tokens=0,
+    estimated=False,
+    charge_nanousd=0,
+    cost_nanousd=0,
+    started_at=1_795_000_000.0,
+    duration_ms=1,
+    first_token_ms=None,
+    attempts=1,
+)
 VISA = "4242424242424242"
 KEY = "sk_test_12345"
 
@@ -42,19 +65,20 @@ class Till:
         self.guard = LocalGuard(self.clock, 600.0)
         self.gateway = Withdrawals(engine, self.directory, self.guard, self.clock)
 
-    def begin(self, cents: int) -> Topup:
+    def begin(self, cents: int, *, saves_card: bool = False) -> Topup:
         """A payment that was begun, and paid at Stripe."""
         topup_id = accounts.new_id("top", secrets.token_bytes)
         with storage.writing(self.engine) as connection:
             now_s = self.clock.wall_s()
-            topup = billing.begin(connection, Topup(topup_id, self.account.id, cents, "waiting", now_s))
+            wanted = Topup(topup_id, self.account.id, cents, "waiting", now_s, saves_card=saves_card)
+            topup = billing.begin(connection, wanted)
         page = self.stripe.open_page(topup, self.account.email, "https://gateway.example")
         self.paid = httpx.post(f"{self.stripe_url}/_pay/{page.session_id}", data={"number": VISA}).json()
         return topup
 
-    def pay(self, cents: int = 5000) -> Topup:
+    def pay(self, cents: int = 5000, *, saves_card: bool = False) -> Topup:
         """A payment that was made and heard of."""
-        topup = self.begin(cents)
+        topup = self.begin(cents, saves_card=saves_card)
         [told] = [each for each in self.paid if each["type"] == "checkout.session.completed"]
         self.tell(told["type"], told["data"]["object"], told["id"])
         with storage.reading(self.engine) as connection:
@@ -75,6 +99,23 @@ class Till:
         answer = httpx.post(f"{self.stripe_url}/v1/refunds", data=data, headers={"authorization": f"Bearer {KEY}"})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    def spend(self, amount: str) -> None:
+        """A request that was charged."""
+        permit = self.hold(amount)
+        self.guard.settle(permit, parse_usd(amount))
+        self.book(amount)
+
+    def book(self, amount: str) -> None:
+        """The usage row of a request."""
+        row = msgspec.structs.replace(
+            USAGE,
+            request_id=f"req_{secrets.token_hex(6)}",
+            account_id=self.account.id,
+            charge_nanousd=int(parse_usd(amount)),
+        )
+        with storage.writing(self.engine) as connection:
+            ledger.post_usage(connection, [row])
 
     def hold(self, amount: str) -> Permit:
         """A running request."""

@@ -452,6 +452,16 @@ class PaymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 300
     topup_min_usd: Annotated[int, Meta(ge=1, le=10_000, description="Smallest payment.")] = 5
     topup_max_usd: Annotated[int, Meta(ge=1, le=10_000, description="Largest payment.")] = 1000
+    low_credit_usd: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d{1,6}(\.\d{1,9})?$",
+            description="Credit below which owners are mailed, unless they chose otherwise; 0: nobody is.",
+        ),
+    ] = "0.50"
+    recharge_cap_max_usd: Annotated[
+        int, Meta(ge=1, le=99_999, description="The most per month that a customer may have a saved card charged for.")
+    ] = 5000
     seller: Annotated[str, Meta(description="Name and address on receipts, one line.")] = "vipcloud"
 
 

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 from sqlalchemy import Engine
 
@@ -14,32 +13,9 @@ from vipcloud.billing.payments import PaymentsError, Refund
 from vipcloud.billing.rules import Topup
 from vipcloud.billing.withdrawals import Withdrawal
 from vipcloud.ledger import store as ledger
-from vipcloud.ledger.records import Settled
 from vipcloud.money import NANO, NanoUSD
 from vipcloud.settings import PaymentSettings, Secret
 from vipcloud.storage import engine as storage
-
-USAGE = Settled(
-    request_id="req_1",
-    account_id="",
-    key_id=None,
-    model="deepseek-chat",
-    provider=None,
-    upstream_model=None,
-    streamed=False,
-    outcome="complete",
-    prompt_tokens=1,
-    cached_tokens=0,
-    completion_tokens=1,
-    reasoning_tokens=0,
-    estimated=False,
-    charge_nanousd=0,
-    cost_nanousd=0,
-    started_at=1_795_000_000.0,
-    duration_ms=1,
-    first_token_ms=None,
-    attempts=1,
-)
 
 
 @pytest.fixture
@@ -72,22 +48,9 @@ def at_stripe(till: Till, topup: Topup) -> list[Refund]:
     return till.stripe.refunds_of(topup.payment_id)
 
 
-def spend(till: Till, amount: int) -> None:
-    """A request that was charged, here as a transfer of its own."""
-    permit = till.hold(f"{amount / NANO:.2f}")
-    till.guard.settle(permit, NanoUSD(amount))
-    with storage.writing(till.engine) as connection:
-        ledger.post_usage(connection, [settled(till, amount)])
-
-
-def settled(till: Till, charge: int) -> Settled:
-    name = f"req_{secrets.token_hex(4)}"
-    return msgspec.structs.replace(USAGE, request_id=name, account_id=till.account.id, charge_nanousd=charge)
-
-
 def test_what_is_unused_goes_back_and_the_books_say_so(till: Till) -> None:
     topup = till.pay(5000)
-    spend(till, 8 * NANO)  # 5 given, so 3 of what was paid
+    till.spend("8.00")  # 5 given, so 3 of what was paid
     asked = ask(till, topup)
     till.take()
     assert now(till, asked).state == "taken"
@@ -108,8 +71,7 @@ def test_what_a_running_request_holds_stays(till: Till) -> None:
     till.take()
     assert (now(till, whole).state, now(till, rest).state) == ("refused", "taken")
     till.guard.settle(permit, NanoUSD(20 * NANO))
-    with storage.writing(till.engine) as connection:
-        ledger.post_usage(connection, [settled(till, 20 * NANO)])
+    till.book("20.00")
     assert till.credit == 25 * NANO
     everything = ask(till, topup)
     till.take()
@@ -201,7 +163,7 @@ def look(till: Till) -> None:
 
 def test_a_refund_at_stripe_of_used_credit_takes_what_is_free_and_is_told(till: Till) -> None:
     topup = till.pay(5000)
-    spend(till, 45 * NANO)
+    till.spend("45.00")
     held = till.hold("3.00")
     till.refund_at_stripe(topup, 5000)
     till.tell("charge.refunded", {"payment_intent": topup.payment_id})
@@ -260,8 +222,7 @@ def test_a_lost_dispute_leaves_what_running_requests_hold(till: Till) -> None:
     till.take()
     assert till.credit == 52 * NANO
     till.guard.settle(permit, NanoUSD(52 * NANO))
-    with storage.writing(till.engine) as connection:
-        ledger.post_usage(connection, [settled(till, 52 * NANO)])
+    till.book("52.00")
     assert till.credit == 0
 
 

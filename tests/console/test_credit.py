@@ -21,7 +21,7 @@ from sqlalchemy import select
 from console.conftest import PUBLIC_URL, Page, Person, words
 from vipcloud.accounts import people, store
 from vipcloud.accounts.directory import Directory
-from vipcloud.billing import refunds, withdrawals
+from vipcloud.billing import refunds, watch, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.console import app
 from vipcloud.console.chores import Chores
@@ -234,6 +234,62 @@ def test_a_dispute_closes_the_account_and_a_lost_one_never_overdraws(shop: Shop)
     assert shop.closed()
     assert shop.added() == 0
     assert "Taken back by your bank" in words(shop.site.get("/credit").text)
+
+
+def test_a_card_is_kept_charged_when_credit_falls_and_forgotten(shop: Shop) -> None:
+    assert "No card is saved" in words(shop.site.get("/credit").text)
+    assert shop.person.post("/credit/recharge", do="on", below="10", amount="20", cap="50").status_code == 400
+    [event] = [event for event in shop.pay(shop.begin(amount="10", save="yes")) if event["type"].endswith("completed")]
+    shop.send(event)
+    page = words(shop.site.get("/credit").text)
+    assert "Visa ending 4242" in page
+    switched = shop.person.post("/credit/recharge", do="on", below="20", amount="20", cap="50")
+    assert (switched.status_code, switched.headers["location"]) == (303, "/credit#recharge")
+    Chores(shop.parts).round()
+    assert shop.added() == 30 * NANO
+    page = shop.site.get("/credit").text
+    assert "Charged by itself this month $20.00" in words(page)
+    assert Page(page).inline == []
+    assert "was charged $20.00" in shop.person.mail("ann@example.com")
+    assert shop.person.post("/credit/recharge", do="off").status_code == 303
+    assert "Switch on" in shop.site.get("/credit").text
+    assert shop.person.post("/credit/card/forget").status_code == 303
+    assert "No card is saved" in words(shop.site.get("/credit").text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"amount": "4", "below": "1", "cap": "50"}, "an amount to add from $5 to $1,000"),
+        ({"amount": "10", "below": "11", "cap": "50"}, "a bound no higher than what is added, from $1 to $10"),
+        ({"amount": "10", "below": "x", "cap": "50"}, "a bound no higher"),
+        ({"amount": "10", "below": "5", "cap": "9"}, "a cap per month from $10 to $5,000"),
+        ({"amount": "10", "below": "5", "cap": "6000"}, "a cap per month from $10 to $5,000"),
+    ],
+)
+def test_what_cannot_be_switched_on_is_said_and_changes_nothing(shop: Shop, fields: dict[str, str], said: str) -> None:
+    with storage.writing(shop.parts.engine) as connection:
+        watch.save(connection, shop.account.id, customer_id="cus_1", method_id="pm_1", card="Visa ending 4242")
+    answer = shop.person.post("/credit/recharge", do="on", **fields)
+    assert answer.status_code == 400
+    assert said in words(answer.text)
+    with storage.reading(shop.parts.engine) as connection:
+        assert not watch.find(connection, shop.account.id).recharge_on
+
+
+def test_when_to_be_mailed_is_the_owners_to_say(shop: Shop) -> None:
+    assert shop.person.post("/credit/low", low="4.50").status_code == 303
+    assert 'value="4.50"' in shop.site.get("/credit").text
+    for wrong in ("", "x", "-1", "10001"):
+        assert shop.person.post("/credit/low", low=wrong).status_code == 400
+    with storage.writing(shop.parts.engine) as connection:
+        people.add_member(
+            connection, shop.account.id, "cleo@example.com", "member", time.time(), shop.parts.random_bytes
+        )
+    shop.person.sign_in("cleo@example.com")
+    for path in ("/credit/low", "/credit/recharge", "/credit/card/forget"):
+        assert shop.person.post(path, low="1").status_code == 403
+    assert "When credit runs low" not in shop.site.get("/credit").text
 
 
 def test_a_refund_made_at_stripe_is_found_and_shown(shop: Shop) -> None:

@@ -56,3 +56,44 @@ def key_changed(name: str, masked: str, what: str, by: str) -> Letter:
         f"Key {name} was {what}",
         f"The key {name} ({masked}) was {what} by {by}.\n\nWas that none of you? Revoke it, and write to us.\n",
     )
+
+
+def low_credit(left: str, bound: str, link: str) -> Letter:
+    """Amounts with their dollar sign."""
+    return Letter(
+        f"{left} of credit is left at vipcloud",
+        f"Your credit has fallen below {bound}: {left} is left. When it is used up, requests answer 402.\n\n"
+        f"Add credit: {link}\n\n"
+        "On the same page you choose when we write, and whether your card is charged by itself.\n",
+    )
+
+
+def recharged(amount: str, card: str, left: str, link: str) -> Letter:
+    """`card` is empty where it is not known."""
+    paid = card or "Your saved card"
+    return Letter(
+        f"{amount} of credit was added at vipcloud",
+        f"Your credit had fallen below what you chose, so {paid} was charged {amount}. You now have {left}.\n\n"
+        f"Receipt: {link}\n\n"
+        "You switch this off on the page Credit.\n",
+    )
+
+
+def recharge_stopped(card: str, reason: str, link: str) -> Letter:
+    """`reason` is the bank's."""
+    return Letter(
+        "Your card was refused: automatic recharging is off",
+        f"{card or 'Your saved card'} was to be charged for credit. Nothing was charged: {reason}\n\n"
+        "It is not tried again until you switch it on. Your keys work for as long as there is credit.\n\n"
+        f"Add credit: {link}\n",
+    )
+
+
+def recharge_capped(cap: str, link: str) -> Letter:
+    """`cap` per month, with its dollar sign."""
+    return Letter(
+        f"Automatic recharging has reached {cap} this month",
+        f"Your credit is below what you chose, and another charge would be beyond your cap of {cap} a month. "
+        "Nothing was charged. From the first of the month (UTC) on it goes on by itself.\n\n"
+        f"Add credit, or raise the cap: {link}\n",
+    )

@@ -4,7 +4,7 @@ Every call that makes something carries our own id as its idempotency key, so as
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import stripe
@@ -33,6 +33,14 @@ class Page(NamedTuple):
 
     session_id: str
     url: str
+
+
+class Card(NamedTuple):
+    """A card that paid: for people (`Visa ending 4242`, empty where it is none), and as Stripe names it."""
+
+    name: str
+    customer_id: str | None
+    method_id: str | None
 
 
 class Refund(NamedTuple):
@@ -64,48 +72,114 @@ class Payments:
             max_network_retries=1,
         )
 
-    def open_page(self, topup: Topup, email: str, public_url: str) -> Page:
-        """The page where `topup` is paid, the same one however often it is asked for. Raises PaymentsError."""
+    def open_page(self, topup: Topup, email: str, public_url: str, customer_id: str | None = None) -> Page:
+        """The page where `topup` is paid, the same one however often it is asked for. Raises PaymentsError.
+
+        `customer_id`: Stripe's customer, where we have one; else a top-up that saves its card makes one.
+        """
         named = {"topup": topup.id, "account": topup.account_id}
-        try:
-            session = self._client.v1.checkout.sessions.create(
+        payment: dict[str, Any] = {"metadata": named}
+        asked: dict[str, Any] = {
+            "mode": "payment",
+            "client_reference_id": topup.id,
+            "metadata": named,
+            "payment_intent_data": payment,
+            "payment_method_types": ["card"],
+            "line_items": [
                 {
-                    "mode": "payment",
-                    "client_reference_id": topup.id,
-                    "customer_email": email,
-                    "metadata": named,
-                    "payment_intent_data": {"metadata": named},
-                    "payment_method_types": ["card"],
-                    "line_items": [
-                        {
-                            "quantity": 1,
-                            "price_data": {
-                                "currency": rules.CURRENCY,
-                                "unit_amount": topup.amount_cents,
-                                "product_data": {"name": "vipcloud credit"},
-                            },
-                        }
-                    ],
-                    "success_url": f"{public_url}/credit/wait/{topup.id}",
-                    "cancel_url": f"{public_url}/credit",
-                },
-                {"idempotency_key": topup.id},
-            )
+                    "quantity": 1,
+                    "price_data": {
+                        "currency": rules.CURRENCY,
+                        "unit_amount": topup.amount_cents,
+                        "product_data": {"name": "vipcloud credit"},
+                    },
+                }
+            ],
+            "success_url": f"{public_url}/credit/wait/{topup.id}",
+            "cancel_url": f"{public_url}/credit",
+        }
+        if topup.saves_card:
+            payment["setup_future_usage"] = "off_session"
+        if topup.saves_card and customer_id is not None:
+            asked["customer"] = customer_id
+        else:
+            asked["customer_email"] = email
+            if topup.saves_card:
+                asked["customer_creation"] = "always"
+        try:
+            session = self._client.v1.checkout.sessions.create(cast(Any, asked), {"idempotency_key": topup.id})
         except stripe.StripeError as error:
             raise PaymentsError(str(error)) from error
         if not session.url:
             raise PaymentsError("a session without an address")
         return Page(session.id, session.url)
 
-    def card(self, payment_id: str) -> str | None:
-        """What a payment was made with, such as `Visa ending 4242`. Raises PaymentsError."""
+    def charge(self, topup: Topup) -> dict[str, Any]:
+        """Charge the saved card, once however often it is asked for. Raises PaymentRefused and PaymentsError."""
+        assert topup.charged_to is not None, "a top-up without its customer"
+        customer_id, _, method_id = topup.charged_to.partition(" ")
+        try:
+            payment = self._client.v1.payment_intents.create(
+                {
+                    "amount": topup.amount_cents,
+                    "currency": rules.CURRENCY,
+                    "customer": customer_id,
+                    "payment_method": method_id,
+                    "payment_method_types": ["card"],
+                    "off_session": True,
+                    "confirm": True,
+                    "metadata": {"topup": topup.id, "account": topup.account_id},
+                },
+                {"idempotency_key": topup.id},
+            )
+        except (stripe.InvalidRequestError, stripe.CardError) as error:
+            raise PaymentRefused(error.user_message or str(error)) from error
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
+        told: dict[str, Any] = payment.to_dict()
+        if told.get("status") not in ("succeeded", "processing"):
+            self._cancel(str(told["id"]))
+            raise PaymentRefused("The bank asks for a confirmation that only you can give.")
+        return told
+
+    def charges_since(self, since_s: float, customer_id: str | None = None) -> list[dict[str, Any]]:
+        """Every payment made since, of one of Stripe's customers or of all. Raises PaymentsError."""
+        which: Any = {"created": {"gte": int(since_s)}, "limit": PAGE_ROWS}
+        if customer_id is not None:
+            which["customer"] = customer_id
+        try:
+            found = self._client.v1.payment_intents.list(which)
+            return [each.to_dict() for each in found.auto_paging_iter()]
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
+
+    def _cancel(self, payment_id: str) -> None:
+        """What is not paid now shall not be paid later."""
+        try:
+            self._client.v1.payment_intents.cancel(payment_id)
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
+
+    def card(self, payment_id: str) -> Card:
+        """What a payment was made with. Raises PaymentsError."""
         try:
             payment = self._client.v1.payment_intents.retrieve(payment_id, {"expand": ["payment_method"]})
         except stripe.StripeError as error:
             raise PaymentsError(str(error)) from error
         method: Any = payment.payment_method
         card = getattr(method, "card", None)
-        return f"{card.brand.title()} ending {card.last4}" if card is not None else None
+        name = f"{card.brand.title()} ending {card.last4}" if card is not None else ""
+        customer: Any = payment.customer
+        return Card(name, customer if isinstance(customer, str) else None, getattr(method, "id", None))
+
+    def forget_card(self, method_id: str) -> None:
+        """Have Stripe forget it too. Raises PaymentsError; a card that it does not know is none."""
+        try:
+            self._client.v1.payment_methods.detach(method_id)
+        except stripe.InvalidRequestError:
+            return
+        except stripe.StripeError as error:
+            raise PaymentsError(str(error)) from error
 
     def refund(self, withdrawal_id: str, payment_id: str, amount_cents: int) -> Refund:
         """Send money of a payment back, once however often it is asked for. Raises PaymentRefused, PaymentsError."""

@@ -5,6 +5,8 @@ in is added whatever was heard before, and what was added stays added.
 """
 
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from vipcloud.money import NANO, NanoUSD
@@ -38,6 +40,8 @@ class Topup(NamedTuple):
     dispute: Dispute | None = None
     stale: bool = False
     again_of: str | None = None
+    saves_card: bool = False
+    charged_to: str | None = None
 
     @property
     def amount_nanousd(self) -> NanoUSD:
@@ -57,14 +61,14 @@ class Added(NamedTuple):
     """The money is there: credit it, once per payment."""
 
     payment_id: str
-    session_id: str
+    session_id: str | None
 
 
 class AddedAgain(NamedTuple):
     """The money is there a second time, by another payment: it becomes credit too, and the operator is told."""
 
     payment_id: str
-    session_id: str
+    session_id: str | None
 
 
 class Ended(NamedTuple):
@@ -106,12 +110,12 @@ def nanousd(cents: int) -> NanoUSD:
     return NanoUSD(cents * NANO_PER_CENT)
 
 
-def cents(text: str, min_usd: int, max_usd: int) -> int:
+def cents(text: str, min_usd: int, max_usd: int, what: str = "an amount") -> int:
     """Dollars as a person types them. Raises ValueError, with a text for that person."""
     match = _DOLLARS.fullmatch(text.strip().replace(",", ""))
-    amount = int(match.group(1)) * CENTS + int(match.group(2) or 0) if match else 0
+    amount = int(match.group(1)) * CENTS + int(match.group(2) or 0) if match else -1
     if not min_usd * CENTS <= amount <= max_usd * CENTS:
-        raise ValueError(f"Choose an amount from ${min_usd:,} to ${max_usd:,}, with cents or without")
+        raise ValueError(f"Choose {what} from ${min_usd:,} to ${max_usd:,}, with cents or without")
     return amount
 
 
@@ -156,10 +160,18 @@ def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
         return Kept(payment) if payment else Ignored("no top-up of ours", wrong=True)
     if of_payment:
         return _disputed(event, topup) if event.kind.startswith(_DISPUTES) else Refunded()
+    return _of_session(event, topup) if event.kind.startswith("checkout.session.") else _of_payment(event, topup)
+
+
+def _of_payment(event: Event, topup: Topup) -> Outcome:
     if event.kind == "payment_intent.payment_failed":
         return _failed(event, topup)
-    if not event.kind.startswith("checkout.session."):
-        return Ignored("told by the session")
+    if event.kind == "payment_intent.succeeded" and topup.charged_to is not None:
+        return charged(event.about, topup)
+    return Ignored("told by the session")
+
+
+def _of_session(event: Event, topup: Topup) -> Outcome:
     wrong = _mismatch(event.about, topup, any_session=topup.state == "added")
     if wrong is not None:
         return Ignored(wrong, wrong=True)
@@ -174,8 +186,35 @@ def judge(event: Event, topup: Topup | None, *, live: bool) -> Outcome:
     return Ignored("not of our concern")
 
 
-def differences(topups: list[Topup], sessions: list[dict[str, Any]]) -> list[str]:
-    """Where our top-ups and the provider's sessions disagree about money, in words. Sessions of others are left out."""
+def charged(payment: dict[str, Any], topup: Topup) -> Added | AddedAgain | Ignored:
+    """What a payment that was made without the customer means, told by an event or as the answer to the charge."""
+    metadata, name = payment.get("metadata"), payment.get("id")
+    checks = {
+        "reference": isinstance(metadata, dict) and metadata.get("topup") == topup.id,
+        "account": isinstance(metadata, dict) and metadata.get("account") == topup.account_id,
+        "amount": _same(payment.get("amount"), topup.amount_cents),
+        "currency": payment.get("currency") == CURRENCY,
+    }
+    wrong = [check for check, right in checks.items() if not right]
+    if wrong or not isinstance(name, str):
+        return Ignored(f"another {', '.join(wrong)} than asked for", wrong=True)
+    if payment.get("status") != "succeeded":
+        return Ignored("the bank has yet to decide")
+    if topup.state == "added":
+        return Ignored("added before") if name == topup.payment_id else AddedAgain(name, None)
+    return Added(name, None)
+
+
+def month_start(now_s: float) -> float:
+    """When the calendar month (UTC) began."""
+    now = datetime.fromtimestamp(now_s, UTC)
+    return datetime(now.year, now.month, 1, tzinfo=UTC).timestamp()
+
+
+def differences(
+    topups: list[Topup], sessions: list[dict[str, Any]], charges: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+    """Where our top-ups and the provider's sessions and charges disagree about money, in words; not those of others."""
     known = {topup.id: topup for topup in topups}
     added = {topup.payment_id for topup in topups if topup.state == "added"}
     paid: set[str] = set()
@@ -193,6 +232,16 @@ def differences(topups: list[Topup], sessions: list[dict[str, Any]]) -> list[str
             found.append(
                 f"{topup.id}: paid at Stripe, and {'not added' if topup.state == 'added' else topup.state} here"
             )
+    for charge in charges:
+        topup = known.get((charge.get("metadata") or {}).get("topup") or "")
+        if topup is None or topup.charged_to is None or charge.get("status") != "succeeded":
+            continue
+        paid.add(str(charge.get("id")))
+        outcome = charged(charge, topup)
+        if not isinstance(outcome, Ignored):
+            found.append(f"{topup.id}: charged at Stripe, and {topup.state} here")
+        elif outcome.wrong:
+            found.append(f"{topup.id}: {outcome.why}")
     found += [
         f"{each.id}: added here, and not paid at Stripe"
         for each in topups

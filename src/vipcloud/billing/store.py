@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
 from vipcloud.accounts import store as accounts
-from vipcloud.billing import rules, withdrawals
+from vipcloud.billing import rules, watch, withdrawals
 from vipcloud.billing.rules import Added, AddedAgain, Disputed, Ended, Event, Ignored, Kept, Outcome, Refunded, Topup
 from vipcloud.ledger import store as ledger
 from vipcloud.storage import schema
@@ -111,7 +111,7 @@ def take_in(connection: Connection, event: Event, now_s: float, *, live: bool) -
     topup = _named_by(connection, event)
     outcome = rules.judge(event, topup, live=live)
     if topup is not None:
-        outcome, topup = _act(connection, topup, outcome, now_s)
+        outcome, topup = act(connection, topup, outcome, now_s)
     values: dict[str, object] = {"id": event.id, "kind": event.kind, "received_at": now_s, "outcome": _said(outcome)}
     if isinstance(outcome, Kept):
         values |= {"payment_id": outcome.payment_id, "kept": msgspec.json.encode(event)}
@@ -138,12 +138,12 @@ def _act_on_kept(connection: Connection, topup: Topup, now_s: float, *, live: bo
     kept = select(_event.c.id, _event.c.kept).where(_event.c.payment_id == topup.payment_id, _event.c.kept.is_not(None))
     for name, encoded in connection.execute(kept.order_by(_event.c.received_at, _event.c.id)).all():
         event = msgspec.json.decode(encoded, type=Event)
-        outcome, topup = _act(connection, topup, rules.judge(event, topup, live=live), now_s)
+        outcome, topup = act(connection, topup, rules.judge(event, topup, live=live), now_s)
         connection.execute(update(_event).where(_event.c.id == name).values(kept=None, outcome=_said(outcome)))
 
 
-def _act(connection: Connection, topup: Topup, outcome: Outcome, now_s: float) -> tuple[Outcome, Topup]:
-    """What came of it, and the top-up as it stands then: a second payment has one of its own."""
+def act(connection: Connection, topup: Topup, outcome: Outcome, now_s: float) -> tuple[Outcome, Topup]:
+    """Do what `outcome` says; what came of it, and the top-up as it stands then. A second payment gets its own."""
     match outcome:
         case Added(payment_id, session_id):
             try:
@@ -165,6 +165,8 @@ def _act(connection: Connection, topup: Topup, outcome: Outcome, now_s: float) -
             topup = own
         case Ended(state, reason):
             topup = _change(connection, topup, state=state, reason=reason, decided_at=now_s)
+            if topup.charged_to is not None and state == "refused":
+                watch.stop(connection, topup.account_id, reason or "")
         case Disputed(dispute, dispute_id, amount_cents):
             topup = _change(connection, topup, dispute=dispute)
             if dispute == "lost":

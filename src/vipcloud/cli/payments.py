@@ -211,11 +211,12 @@ def reconcile(
     since_s = context.clock.wall_s() - days * DAY_S
     try:
         sessions, refunded = list(stripe.sessions(since_s)), stripe.refunds_since(since_s)
+        charges = stripe.charges_since(since_s)
     except PaymentsError as error:
         raise SettingsError(f"Stripe does not answer as it should: {error}") from error
     with storage.reading(context.open_store(settings)) as connection:
         ours, back = billing.since(connection, since_s), withdrawals.since(connection, since_s)
-        found = rules.differences(ours, sessions)
+        found = rules.differences(ours, sessions, charges)
         wrong, lost = refunds.differences(lambda payment: billing.by_payment(connection, payment), back, refunded)
     for each in lost:
         context.note("Lost:", each)

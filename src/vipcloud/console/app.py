@@ -29,6 +29,7 @@ from vipcloud.console.pages import (
     outbox,
     overview,
     playground,
+    recharge,
     settings,
     topup,
     usage,
@@ -67,6 +68,7 @@ def build(parts: Parts) -> Litestar:
         *credit.handlers(parts, renderer),
         *topup.handlers(parts, renderer),
         *playground.handlers(parts, renderer),
+        *recharge.handlers(parts, renderer),
         *limits.handlers(parts, renderer),
         *settings.handlers(parts, renderer),
     ]

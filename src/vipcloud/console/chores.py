@@ -13,13 +13,13 @@ import structlog
 from litestar import Litestar
 from sqlalchemy.exc import SQLAlchemyError
 
-from vipcloud.billing import refunds, withdrawals
+from vipcloud.billing import recharges, refunds, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.billing.payments import Payments, PaymentsError
 from vipcloud.console.parts import Parts, beside
 from vipcloud.storage import engine as storage
 
-POLL_S = 2.0
+POLL_S = 3.0
 AWAY_S = 30.0  # until Stripe is asked again when it does not answer
 COMMAND_S = 10.0  # a refund is its command's for so long
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Chores:
-    """Refunds that were left midway, and those that were made at Stripe."""
+    """Low credit and charges of saved cards; refunds that were left midway, and those that were made at Stripe."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -53,14 +53,24 @@ class Chores:
 
     def round(self) -> None:
         """Everything that is due. Raises PaymentsError and SQLAlchemyError; what is left is done by the next round."""
+        parts = self._parts
+        engine, clock, public_url = parts.engine, parts.clock, parts.public_url
+        recharges.tell_low(engine, clock, parts.settings.payments, public_url)
+        recharges.tell_stopped(engine, clock, public_url)
         if self._stripe is None:
             return
+        recharges.begin(engine, clock, public_url, parts.random_bytes)
+        recharges.carry_on(engine, self._stripe, clock)
+        recharges.name_cards(engine, self._stripe, clock, public_url)
+        self._go_on_with_refunds(self._stripe)
+
+    def _go_on_with_refunds(self, stripe: Payments) -> None:
         engine, clock = self._parts.engine, self._parts.clock
         with storage.reading(engine) as connection:
             stale = billing.stale(connection)
             since_s = clock.wall_s() - COMMAND_S
             left = [each for each in withdrawals.in_state(connection, "taken") if (each.decided_at or 0.0) < since_s]
         for topup in stale:
-            refunds.look(engine, self._stripe, clock, topup)
+            refunds.look(engine, stripe, clock, topup)
         for withdrawal in left:
-            refunds.pursue(engine, self._stripe, clock, withdrawal)
+            refunds.pursue(engine, stripe, clock, withdrawal)

@@ -338,6 +338,8 @@ idempotency = Table(
     Column("created_at", Double, nullable=False, index=True),
 )
 
+_CHARGING = text("charged_to IS NOT NULL AND state = 'waiting'")  # one per account: the next is made when it is decided
+
 # Payments by card. A row is written before the payment provider hears of it; its id is what the provider names it by.
 topup = Table(
     "topup",
@@ -356,9 +358,34 @@ topup = Table(
     Column("dispute", Text),  # null: never contested
     Column("stale", Boolean, nullable=False, server_default=false()),  # its refunds at the provider are to be looked at
     Column("again_of", Text),  # the top-up that this payment was made for, although another had paid it
+    Column("saves_card", Boolean, nullable=False, server_default=false()),  # for charges without the customer
+    Column("charged_to", Text),  # a charge without the customer: the provider's customer and card, with a space between
     CheckConstraint("amount_cents > 0", name="amount_positive"),
     CheckConstraint("state IN ('waiting', 'added', 'refused', 'expired')", name="state"),
     CheckConstraint("dispute IN ('open', 'won', 'lost')", name="dispute"),
+    Index("uq_topup_charging", "account_id", unique=True, sqlite_where=_CHARGING, postgresql_where=_CHARGING),
+)
+
+# What is watched of an account's credit: when to mail, when to charge the saved card. No row: the defaults.
+credit_watch = Table(
+    "credit_watch",
+    metadata,
+    Column("account_id", Text, ForeignKey("account.id"), primary_key=True),
+    Column("low_nanousd", BigInteger),  # below it a mail is sent; null: the setting's; 0: never
+    Column("low_at", Double),  # since when it is below; null: it is not, or nobody was mailed yet
+    Column("mailed_at", Double),
+    Column("customer_id", Text),  # the saved card, as the payment provider names it
+    Column("method_id", Text),
+    Column("card", Text),  # for people
+    Column("recharge_on", Boolean, nullable=False, server_default=false()),
+    Column("below_cents", BigInteger),
+    Column("amount_cents", BigInteger),
+    Column("cap_cents", BigInteger),  # per calendar month (UTC)
+    Column("stopped_reason", Text),  # why the last charge failed
+    Column("stopped_told", Boolean, nullable=False, server_default=false()),
+    Column("capped_at", Double),  # when the cap was last told of
+    CheckConstraint("low_nanousd >= 0", name="low"),
+    CheckConstraint("below_cents <= amount_cents AND amount_cents <= cap_cents", name="amounts"),
 )
 
 # Events of the payment provider that were taken in, once each, and what came of them.

@@ -10,7 +10,7 @@ from vipcloud.accounts import store as accounts
 from vipcloud.billing import rules
 from vipcloud.billing import store as billing
 from vipcloud.console import visits
-from vipcloud.console.pages import shell, topup
+from vipcloud.console.pages import recharge, shell, topup
 from vipcloud.console.parts import Parts, threaded
 from vipcloud.console.render import Renderer
 from vipcloud.console.visits import AnyRequest
@@ -53,6 +53,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
                 "amounts": AMOUNTS_USD,
                 "chosen": AMOUNT_USD,
                 "afters": [(pays, left + pays) for pays in (rules.nanousd(each * 100) for each in AMOUNTS_USD)],
+                **recharge.context(parts, connection, visitor.account.id, parts.clock.wall_s()),
                 "receipts": [(each, billing.number(each)) for each in paid],
             }
         return renderer.page("pages/credit.html", context)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from vipcloud.accounts import store as accounts
 from vipcloud.accounts.people import Visitor
-from vipcloud.billing import payments, rules, withdrawals
+from vipcloud.billing import payments, recharges, rules, watch, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.billing.payments import ForgedEvent, Payments, PaymentsError
 from vipcloud.billing.rules import Added, AddedAgain, Ignored, Topup
@@ -26,6 +26,7 @@ from vipcloud.console.visits import AnyRequest
 from vipcloud.storage import engine as storage
 
 LONG_S = 600.0  # a payment that is not confirmed by then is told of as such
+ASKED = ("account_id", "amount_cents", "saves_card", "charged_to")  # of a top-up: what a form asks for
 PAGE_LIFE_S = 20 * 3600.0  # Stripe's pages and idempotency keys live for a day
 
 log = structlog.get_logger(__name__)
@@ -57,11 +58,13 @@ class TopUps:
                 cents = rules.cents(asked, settings.topup_min_usd, settings.topup_max_usd)
             except ValueError as error:
                 return self._problem(request, connection, visitor, f"{error}. Nothing was charged.", 400)
-            topup = self._topup(connection, visitor, fields.get("topup", ""), cents, now_s)
+            wanted = Topup("", visitor.account.id, cents, "waiting", now_s, saves_card="save" in fields)
+            topup = self._topup(connection, wanted, fields.get("topup", ""))
+            customer_id = watch.find(connection, visitor.account.id).customer_id
         if topup.state != "waiting":
             return Redirect(f"/credit/wait/{topup.id}", status_code=303)
         try:
-            page = self._stripe.open_page(topup, visitor.member.email, self._parts.public_url)
+            page = self._stripe.open_page(topup, visitor.member.email, self._parts.public_url, customer_id)
         except PaymentsError as error:
             log.error("stripe opened no page", topup=topup.id, error=str(error))
             with storage.reading(self._parts.engine) as connection:
@@ -88,23 +91,24 @@ class TopUps:
             }
         return self._renderer.page("pages/credit_wait.html", context)
 
-    def _topup(self, connection: Connection, visitor: Visitor, form_id: str, cents: int, now_s: float) -> Topup:
+    def _topup(self, connection: Connection, wanted: Topup, form_id: str) -> Topup:
         """The form's own payment, so that a double click begins one; a new one where that is not what is asked for."""
-
-        def fresh(topup_id: str) -> Topup:
-            return Topup(topup_id, visitor.account.id, cents, "waiting", now_s)
-
         if rules.is_id(form_id):
-            topup = billing.begin(connection, fresh(form_id))
-            same = topup.account_id == visitor.account.id and topup.amount_cents == cents
-            if same and now_s - topup.created_at < PAGE_LIFE_S and topup.state not in ("refused", "expired"):
+            topup = billing.begin(connection, wanted._replace(id=form_id))
+            same = all(getattr(topup, name) == getattr(wanted, name) for name in ASKED)
+            young = wanted.created_at - topup.created_at < PAGE_LIFE_S
+            if same and young and topup.state not in ("refused", "expired"):
                 return topup
-        return billing.begin(connection, fresh(accounts.new_id("top", self._parts.random_bytes)))
+        return billing.begin(connection, wanted._replace(id=accounts.new_id("top", self._parts.random_bytes)))
 
     def _problem(
         self, request: AnyRequest, connection: Connection, visitor: Visitor, problem: str, status: int
     ) -> Response[Any]:
-        context = {**shell.context(request, connection, visitor, "credit"), "problem": problem}
+        context = {
+            **shell.context(request, connection, visitor, "credit"),
+            "title": "No payment was begun",
+            "problem": problem,
+        }
         return self._renderer.page("pages/credit_problem.html", context, status=status)
 
 
@@ -137,21 +141,16 @@ class Events:
         else:
             log.info("an event was taken in", id=event.id, kind=event.kind, topup=topup.id if topup else None)
         if isinstance(outcome, Added | AddedAgain) and topup is not None and self._stripe is not None:
-            name_card = BackgroundTask(self._parts.in_thread, self._name_card, topup.id, outcome.payment_id)
+            name_card = BackgroundTask(self._parts.in_thread, self._name_card, self._stripe, topup)
             return _said("stored", 200, name_card)
         return _said("stored", 200)
 
-    def _name_card(self, topup_id: str, payment_id: str) -> None:
+    def _name_card(self, stripe: Payments, topup: Topup) -> None:
         """For the receipt; after the answer, since the credit must not wait for it."""
-        assert self._stripe is not None, "only where there is a key"
         try:
-            card = self._stripe.card(payment_id)
+            recharges.name_card(self._parts.engine, stripe, self._parts.clock, topup, self._parts.public_url)
         except PaymentsError as error:
-            log.warning("the card of a payment is not known", topup=topup_id, error=str(error))
-            return
-        if card is not None:
-            with storage.writing(self._parts.engine) as connection:
-                billing.note_card(connection, topup_id, card)
+            log.warning("the card of a payment is not known yet", topup=topup.id, error=str(error))
 
 
 def _said(word: str, status: int, background: BackgroundTask | None = None) -> Response[Any]:
