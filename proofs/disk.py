@@ -114,7 +114,8 @@ class Round:
             if name in self.admitted:
                 self.settled.append(name)
                 try:
-                    self.journal.append_now(ended(opened))
+                    self.journal.keep(ended(opened))
+                    self.journal.flush()
                 except JournalError:
                     assert self.journal.failing, "a failed append says so"
             if self.chance.random() < 0.3:

@@ -43,6 +43,7 @@ from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.http.client import Address, Client, ConnectFailed, ConnectionBroken, TimedOut
 from vipcloud.http.deadlines import Deadlines
+from vipcloud.http.outbox import Outbox
 from vipcloud.ledger import audit, bookkeeper, journal, rules, store
 from vipcloud.ledger.journal import Journal
 from vipcloud.ledger.records import Opened, Progress, Reached, Settled
@@ -162,9 +163,23 @@ class FakeClient:
 
 
 @dataclass
-class FakeExchange:
-    """A client's end of a request, as `http.server.Exchange` gives it."""
+class FakeLine:
+    """A client's connection, as a transport: what has left for it."""
 
+    arrived: bytes = b""
+
+    def write(self, data: bytes) -> None:
+        self.arrived += data
+
+    def is_closing(self) -> bool:
+        return False
+
+
+@dataclass
+class FakeExchange:
+    """A client's end of a request, as `http.server.Exchange` gives it. What is sent leaves at the turn's end."""
+
+    outbox: Outbox
     whole: bytes
     headers: dict[bytes, bytes]
     received_s: float
@@ -175,6 +190,7 @@ class FakeExchange:
     interrupted: bool = False
     sent: bytes = b""
     status: int = 0
+    line: FakeLine = field(default_factory=FakeLine)
 
     def respond(self, status: int, headers: bytes, body: bytes = b"") -> None:
         self.start(status, headers)
@@ -188,6 +204,7 @@ class FakeExchange:
         assert self.started
         assert not self.finished, "nothing follows the end"
         self.sent += data
+        self.outbox.send(cast(asyncio.Transport, self.line), data)
 
     def finish(self, data: bytes = b"") -> None:
         self.write(data)
@@ -283,6 +300,7 @@ class World:
         migrate.upgrade(self.engine)
         self.client = FakeClient()
         self.directory = FakeDirectory()
+        self.outbox = Outbox()
         self.serial = 0
         asyncio.events._set_running_loop(self.loop)
         try:
@@ -291,12 +309,12 @@ class World:
             asyncio.events._set_running_loop(None)
 
     def _parts(self) -> Parts:
-        settings, clock, loop = self.settings, self.clock, self.loop
+        settings, clock = self.settings, self.clock
         catalog = Catalog.load(packaged_toml())
         client = cast(Client, self.client)
         upstreams = Upstreams(client, clock, settings, self._chance)
         upstreams.adopt(catalog)
-        book = Journal(settings.journal_path, loop.call_soon, clock)
+        book = Journal(settings.journal_path, self.outbox.first, clock)
         guard = WatchedGuard(clock, settings.timeouts.total_s + LEASE_BEYOND_TOTAL_S, lambda: 0.5)
         return Parts(
             settings=settings,
@@ -427,6 +445,7 @@ class Schedule:
         if chance.random() < 0.7:
             body["max_tokens"] = chance.choice([16, 20, 64])
         exchange = FakeExchange(
+            world.outbox,
             json.dumps(body).encode(),
             {b"content-type": b"application/json", b"authorization": b"Bearer any"},
             world.clock.monotonic_s(),
@@ -446,7 +465,7 @@ class Schedule:
         if self.world.loop.steps == self.dies_at:
             self.end_at_death = self.world.journal_end()
             for request in self.requests:
-                request.sent_at_death = request.exchange.sent
+                request.sent_at_death = request.exchange.line.arrived
         if self.world.loop.steps == self.clock_jumps_at:
             self.world.clock._wall_s += self.clock_jump_s
 

@@ -60,7 +60,8 @@ class Office:
         book = self.journal()
         for number in numbers:
             book.append(Opened(f"req_{number}", "a", "key_1", "deepseek-chat", 99, 1.0))
-            book.append_now(settled(number))
+            book.keep(settled(number))
+            book.flush()
         book.close()
         return journal.files(self.directory)[-1].path
 
@@ -105,7 +106,8 @@ def test_booking_twice_is_booking_once(office: Office) -> None:
 def test_a_live_file_is_booked_as_it_grows(office: Office) -> None:
     book = office.journal()
     for number in range(5):
-        book.append_now(settled(number))
+        book.keep(settled(number))
+        book.flush()
         assert office.book() == 1
     book.close()
     assert len(office.booked()) == 5
@@ -118,7 +120,8 @@ def test_a_folder_that_is_not_there_yet_has_nothing_to_book(office: Office) -> N
 
 def test_free_requests_have_a_usage_row_and_no_transfer(office: Office) -> None:
     book = office.journal()
-    book.append_now(settled(1, charge_nanousd=0))
+    book.keep(settled(1, charge_nanousd=0))
+    book.flush()
     book.close()
     assert office.book() == 1
     assert office.booked() == ["req_1"]
@@ -137,14 +140,16 @@ def test_requests_that_were_journaled_twice_are_booked_once(office: Office) -> N
 def test_booking_goes_in_groups_and_removes_files_that_are_done(office: Office) -> None:
     book = office.journal(file_bytes_max=400 * FRAME_BYTES)
     for number in range(2000):
-        book.append_now(settled(number))
+        book.keep(settled(number))
+        book.flush()
     assert len(office.files()) > 3
     assert office.book() == 2000
     assert len(office.booked()) == 2000
     assert office.files() == office.files()[-1:], "the live file stays"
     with storage.reading(office.engine) as connection:
         assert connection.execute(text("SELECT count(*) FROM journal_position")).scalar() == 1
-    book.append_now(settled(2000))
+    book.keep(settled(2000))
+    book.flush()
     assert office.book() == 1
     book.close()
 
@@ -249,7 +254,8 @@ engine = open_engine(sys.argv[1])  # children take over the statements that it h
 def write(request_id):
     book = Journal(directory, lambda callback: None, SystemClock())
     counts = (1, 0, 2, 0, False, 10, 8, 1.0, 3, 1, 1)
-    book.append_now(Settled(request_id, "a", None, "m", "deepseek", "m", False, "complete", *counts))
+    book.keep(Settled(request_id, "a", None, "m", "deepseek", "m", False, "complete", *counts))
+    book.flush()
     book.close()
 
 def book(statements_max):
@@ -373,7 +379,8 @@ def test_the_loop_outlives_a_store_that_is_away(office: Office, capsys: pytest.C
 def test_a_charge_beyond_the_grant_is_booked_all_the_same(office: Office) -> None:
     """The guard keeps balances above zero; the books record what happened."""
     book = office.journal()
-    book.append_now(msgspec.structs.replace(settled(1), charge_nanousd=10**15))
+    book.keep(msgspec.structs.replace(settled(1), charge_nanousd=10**15))
+    book.flush()
     book.close()
     office.book()
     with storage.reading(office.engine) as connection:
@@ -409,12 +416,14 @@ def test_a_request_is_found_in_the_journal_before_it_is_booked(office: Office) -
     book = office.journal()
     for number in range(200):
         book.append(Opened(f"req_{number}", "a", "key_1", "deepseek-chat", 99, 1.0))
-        book.append_now(settled(number))
+        book.keep(settled(number))
+        book.flush()
     for number in (0, 1, 99, 199):
         assert bookkeeper.unbooked(office.engine, office.directory, f"req_{number}") == settled(number)
     assert bookkeeper.unbooked(office.engine, office.directory, "req_") is None
     assert bookkeeper.unbooked(office.engine, office.directory, "req_200") is None
-    book.append_now(Opened("req_open", "a", "key_1", "deepseek-chat", 99, 1.0))
+    book.keep(Opened("req_open", "a", "key_1", "deepseek-chat", 99, 1.0))
+    book.flush()
     assert bookkeeper.unbooked(office.engine, office.directory, "req_open") is None
     office.book()
     assert bookkeeper.unbooked(office.engine, office.directory, "req_199") is None

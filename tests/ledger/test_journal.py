@@ -132,7 +132,8 @@ def test_the_records_of_one_turn_go_out_in_one_write(tmp_path: Path, turns: Turn
 def test_a_record_that_must_be_there_now_takes_the_earlier_ones_with_it(tmp_path: Path, turns: Turns) -> None:
     book = Journal(tmp_path, turns, ManualClock())
     book.append(request(1))
-    book.append_now(request(2))
+    book.keep(request(2))
+    book.flush()
     assert written(tmp_path) == [request(1), request(2)]
     turns.run()
     assert written(tmp_path) == [request(1), request(2)]
@@ -142,7 +143,8 @@ def test_a_record_that_must_be_there_now_takes_the_earlier_ones_with_it(tmp_path
 def test_a_full_file_is_followed_by_another(tmp_path: Path, turns: Turns) -> None:
     book = Journal(tmp_path, turns, ManualClock(1_795_000_000), file_bytes_max=200)
     for number in range(10):
-        book.append_now(request(number))
+        book.keep(request(number))
+        book.flush()
     book.close()
     found = journal.files(tmp_path)
     assert [file.number for file in found] == list(range(1_795_000_000, 1_795_000_000 + len(found)))
@@ -154,7 +156,8 @@ def test_a_full_file_is_followed_by_another(tmp_path: Path, turns: Turns) -> Non
 def test_a_new_process_writes_a_new_file_whatever_the_clock_says(tmp_path: Path, turns: Turns) -> None:
     for wall_s in (1000, 1000, 5, 2000):
         book = Journal(tmp_path, turns, ManualClock(wall_s))
-        book.append_now(request(wall_s))
+        book.keep(request(wall_s))
+        book.flush()
         book.close()
     assert [file.number for file in journal.files(tmp_path)] == [1000, 1001, 1002, 2000]
     for file in journal.files(tmp_path):
@@ -203,22 +206,26 @@ def test_a_disk_that_fills_up_at_any_byte_stops_admission_and_corrupts_nothing(
     for room in range(1, 3 * one):
         directory = tmp_path / str(room)
         book = Journal(directory, turns, ManualClock())
-        book.append_now(request(1))
+        book.keep(request(1))
+        book.flush()
         book.append(request(2))
         file_size_limit(one + room)
         if room < 2 * one:
+            book.keep(request(3))
             with pytest.raises(JournalError, match="The journal cannot be written: File too large"):
-                book.append_now(request(3))
+                book.flush()
             assert book.failing
             assert written(directory) == [request(1)]
             if room < one:
                 with pytest.raises(JournalError):
                     book.append(request(4))
         else:
-            book.append_now(request(3))
+            book.keep(request(3))
+            book.flush()
         file_size_limit(-1)
         turns.run()
-        book.append_now(request(5))
+        book.keep(request(5))
+        book.flush()
         assert not book.failing
         assert written(directory) == [request(1), request(2), request(3), request(5)]
         book.close()
@@ -231,14 +238,17 @@ def test_a_lone_record_that_a_full_disk_cuts_at_any_byte_is_kept_and_goes_out_wi
     for room in range(one):
         directory = tmp_path / str(room)
         book = Journal(directory, turns, ManualClock())
-        book.append_now(request(1))
+        book.keep(request(1))
+        book.flush()
         file_size_limit(one + room)
+        book.keep(request(2))
         with pytest.raises(JournalError, match="The journal cannot be written: File too large"):
-            book.append_now(request(2))
+            book.flush()
         assert book.failing
         assert written(directory) == [request(1)]
         file_size_limit(-1)
-        book.append_now(request(3))
+        book.keep(request(3))
+        book.flush()
         assert not book.failing
         assert written(directory) == [request(1), request(2), request(3)]
         book.close()
@@ -272,7 +282,8 @@ from vipcloud.ledger.journal import Journal
 from vipcloud.ledger.records import Opened
 book = Journal(Path(sys.argv[1]), lambda callback: None, SystemClock())
 for number in range(100):
-    book.append_now(Opened(f"req_{number}", "acct_1", "key_1", "deepseek-chat", 5, 7.0))
+    book.keep(Opened(f"req_{number}", "acct_1", "key_1", "deepseek-chat", 5, 7.0))
+    book.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=20, check=False)
@@ -320,14 +331,18 @@ class Spoiling:
 def test_a_file_whose_end_cannot_be_cut_off_is_left_and_loses_nothing(tmp_path: Path, turns: Turns) -> None:
     disk = Spoiling()
     book = Journal(tmp_path, turns, ManualClock(), file_bytes_max=60, files=disk)
-    book.append_now(request(1))
-    book.append_now(request(2))  # beyond the file's size: the next one goes into another
+    book.keep(request(1))
+    book.flush()
+    book.keep(request(2))  # beyond the file's size: the next one goes into another
+    book.flush()
     disk.fails = {"open": 3, "ftruncate": 1}
     for number in (3, 4):
+        book.keep(request(number))
         with pytest.raises(JournalError, match="cannot be written: Input/output error"):
-            book.append_now(request(number))
+            book.flush()
     disk.fails = {}
-    book.append_now(request(5))
+    book.keep(request(5))
+    book.flush()
     assert written(tmp_path) == [request(number) for number in range(1, 6)]
     book.close()
 
@@ -338,17 +353,20 @@ async def test_a_disk_that_cannot_keep_what_was_written_stops_admission_until_it
     disk = Spoiling()
     book = Journal(tmp_path, turns, ManualClock(), files=disk, synced=True)
     syncer = Syncer(book, tmp_path, 1.0, disk)
-    book.append_now(request(1))
+    book.keep(request(1))
+    book.flush()
     await syncer.sync()
     disk.fails = {"fdatasync": 2}
     await syncer.sync()
     assert disk.fails == {"fdatasync": 2}, "nothing was new"
-    book.append_now(request(2))
+    book.keep(request(2))
+    book.flush()
     await syncer.sync()
     assert book.failing
     with pytest.raises(JournalError, match="cannot be put on the disk"):
         book.append(request(3))
-    book.append_now(request(4))  # what runs is settled all the same
+    book.keep(request(4))  # what runs is settled all the same
+    book.flush()
     await syncer.sync()
     assert book.failing
     await syncer.sync()

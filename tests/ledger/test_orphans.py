@@ -78,7 +78,8 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def write(book: Journal, *records: journal.Record) -> None:
     for record in records[:-1]:
         book.append(record)
-    book.append_now(records[-1])
+    book.keep(records[-1])
+    book.flush()
 
 
 def test_an_orphan_pays_for_what_it_had_reached_and_for_nothing_otherwise(shop: Shop) -> None:

@@ -40,6 +40,7 @@ from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.gateway.withdrawals import RELEASE_S, Withdrawals
 from vipcloud.http.client import Client
 from vipcloud.http.deadlines import Deadlines
+from vipcloud.http.outbox import Outbox
 from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
@@ -119,11 +120,11 @@ def gateway(
     Setting `reload` has the catalogue read again. What is no route goes to the console behind `console_socket`. Raises
     SettingsError, JournalError and SQLAlchemyError.
     """
-    loop = asyncio.get_running_loop()
+    outbox = Outbox()
     with contextlib.ExitStack() as stack:
         journal = Journal(
             settings.journal_path,
-            loop.call_soon,
+            outbox.first,
             clock,
             worker=worker_name(settings),
             file_bytes_max=settings.journal.file_bytes_max,
@@ -131,7 +132,7 @@ def gateway(
         )
         stack.callback(journal.close)
         bookkeeper.catch_up(engine, settings.journal_path, journal.worker)
-        client = Client(settings.client)
+        client = Client(settings.client, outbox=outbox)
         stack.callback(client.close)
         upstreams = Upstreams(client, clock, settings)
         upstreams.adopt(catalog)
@@ -167,7 +168,7 @@ def gateway(
         app = App(
             routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, only_versioned, parts.figures.told
         )
-        server = HTTPServer(app.handle, settings.server, app.render_error)
+        server = HTTPServer(app.handle, settings.server, app.render_error, outbox)
         housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)
         release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S
         withdrawals = Withdrawals(engine, directory, parts.guard, clock, release_s)

@@ -151,10 +151,7 @@ class Bill(Struct, eq=False):
             error_code,
         )
         parts.figures.settled(record, principal.account.tier)
-        try:
-            parts.journal.append_now(record)
-        except JournalError as error:
-            log.error("journal failed; new requests are refused until it can be written", error=str(error))
+        parts.journal.keep(record)
 
     def lose(self, usage: Usage) -> None:
         """Note what the last way's call cost us, of which nothing was delivered."""

@@ -31,6 +31,7 @@ from msgspec import Struct
 
 from vipcloud.errors import GatewayError
 from vipcloud.http.deadlines import NEVER, Deadlines
+from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ClientSettings
 
 READ_BUFFER_BYTES = 32768
@@ -253,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = deadline
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._head_waiter = waiter
-        self._transport.write(data)
+        self.origin.outbox.send(self._transport, data)
         return waiter
 
     def give_up(self, waiter: "asyncio.Future[Response]") -> None:
@@ -459,10 +460,16 @@ class Origin:
     """The pool of one origin. `send` is all that callers need."""
 
     def __init__(
-        self, address: Address, settings: ClientSettings, deadlines: Deadlines, tls: ssl.SSLContext | None
+        self,
+        address: Address,
+        settings: ClientSettings,
+        deadlines: Deadlines,
+        tls: ssl.SSLContext | None,
+        outbox: Outbox,
     ) -> None:
         self.address = address
         self.settings = settings
+        self.outbox = outbox
         self.buffer = bytearray(READ_BUFFER_BYTES)  # parsing is synchronous: one serves all connections
         self.view = memoryview(self.buffer)
         self._deadlines = deadlines
@@ -630,9 +637,12 @@ class Origin:
 class Client:
     """Origins by address. Close it when the loop ends."""
 
-    def __init__(self, settings: ClientSettings, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, settings: ClientSettings, tls: ssl.SSLContext | None = None, outbox: Outbox | None = None
+    ) -> None:
         self.settings = settings
         self._tls = tls
+        self._outbox = outbox or Outbox()
         self._deadlines = Deadlines()
         self._origins: dict[Address, Origin] = {}
 
@@ -640,7 +650,7 @@ class Client:
         found = self._origins.get(address)
         if found is None:
             tls = (self._tls or ssl.create_default_context()) if address.scheme == "https" else None
-            found = self._origins[address] = Origin(address, self.settings, self._deadlines, tls)
+            found = self._origins[address] = Origin(address, self.settings, self._deadlines, tls, self._outbox)
         return found
 
     @property

@@ -10,8 +10,9 @@ mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled
 chunks and control characters (checked against httptools 0.9.0 by tests/http/test_server_framing.py). After a fault the
 connection is closed: what follows on it can no longer be trusted.
 
-Time limits are deadlines on the connection, swept by `deadlines.Deadlines`. Writing is synchronous; `drain`, or the
-pair of callbacks given to `throttle`, is the back-pressure.
+Time limits are deadlines on the connection, swept by `deadlines.Deadlines`. Writing is synchronous and goes through
+the `Outbox`, so it leaves at the end of the loop's turn; `drain`, or the pair of callbacks given to `throttle`, is the
+back-pressure.
 
 An end of file from the client means either that it is gone or that it has closed only its sending half. The two look
 alike until something is written, so an interim `100 Continue` is written as a probe: a client that is gone answers with
@@ -41,6 +42,7 @@ from vipcloud.errors import (
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
 from vipcloud.http.headers import STATUS_LINES, header_block
+from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ServerSettings
 
 TYPE_JSON = b"content-type: application/json\r\n"
@@ -138,11 +140,12 @@ class Exchange(Struct, eq=False):
             end = _CLOSE
         if self.method == "HEAD" or status in (204, 304):
             length = b"" if status in (204, 304) else b"content-length: %d\r\n" % len(body)
-            connection._transport.write(b"".join((STATUS_LINES[status], server.date_line, headers, length, end)))
+            connection.send(b"".join((STATUS_LINES[status], server.date_line, headers, length, end)))
             return
-        connection._transport.write(
+        server.outbox.send(
+            connection._transport,
             b"%b%b%bcontent-length: %d\r\n%b%b"
-            % (STATUS_LINES[status], server.date_line, headers, len(body), end, body)
+            % (STATUS_LINES[status], server.date_line, headers, len(body), end, body),
         )
 
     def start(self, status: int, headers: bytes) -> None:
@@ -158,14 +161,17 @@ class Exchange(Struct, eq=False):
             self.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
         end = b"\r\n" if self.keep_alive else _CLOSE
-        connection._transport.write(b"".join((STATUS_LINES[status], server.date_line, headers, framing, end)))
+        connection.send(b"".join((STATUS_LINES[status], server.date_line, headers, framing, end)))
 
     def write(self, data: bytes) -> None:
         """Send a part of the body, in one write. Never blocks; see `drain` and `throttle`."""
         assert self.started, "the head goes first"
         assert not self.finished, "nothing follows the end"
         if data and not self.gone and self.method != "HEAD":
-            self.connection._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+            connection = self.connection
+            connection.server.outbox.send(
+                connection._transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+            )
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last part and end the answer."""
@@ -178,7 +184,7 @@ class Exchange(Struct, eq=False):
         if self.chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         if data:
-            self.connection._transport.write(data)
+            self.connection.send(data)
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written."""
@@ -237,10 +243,17 @@ class HTTPServer:
     has not begun; any other exception, or none but no answer either, is logged and answered 500.
     """
 
-    def __init__(self, handler: Handler, settings: ServerSettings, on_error: ErrorRenderer = render_error) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        settings: ServerSettings,
+        on_error: ErrorRenderer = render_error,
+        outbox: Outbox | None = None,
+    ) -> None:
         self.handler = handler
         self.settings = settings
         self.on_error = on_error
+        self.outbox = outbox or Outbox()
         self.draining = False
         self.deadlines = Deadlines(min(0.25, settings.head_timeout_s / 4, settings.write_stall_timeout_s / 4))
         self.connections: set[Connection] = set()
@@ -274,6 +287,7 @@ class HTTPServer:
         self.draining = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain_s
+        self.outbox.flush()
         for connection in list(self.connections):
             connection.close_if_idle()
         while (tasks := self._tasks()) and (left_s := deadline - loop.time()) > 0:
@@ -296,6 +310,7 @@ class HTTPServer:
 
     async def _flush(self) -> None:
         """Give the last answers a moment to leave the buffers."""
+        self.outbox.flush()
         for connection in list(self.connections):
             connection.close_when_flushed()
         if self.connections:
@@ -447,6 +462,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = True
         exchange = self.exchange
         if exchange is None:
+            self.server.outbox.flush()  # the last answer, before the transport closes
             return False
         if not exchange.finished:
             if exchange.started or not exchange.body_complete:
@@ -743,7 +759,7 @@ class Connection(asyncio.BufferedProtocol):
         waiter = exchange.await_body()
         if exchange.expects_continue and not exchange.started and exchange.body_bytes == 0:
             self._receiving_since_s = self._loop.time()
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._resume_reading()
         await waiter
 
@@ -814,6 +830,7 @@ class Connection(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             running = self.exchange
             if running is not None and running.interrupted and running.finished:
+                server.outbox.flush()
                 self._transport.close()
             else:
                 self.abort()
@@ -868,6 +885,7 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self._loop.time() + self.server.settings.linger_timeout_s
         self._resume_reading()
         if self._transport.can_write_eof():
+            self.server.outbox.flush()
             self._transport.write_eof()
 
     def _probe(self, exchange: Exchange, count: int = 0) -> None:
@@ -875,7 +893,7 @@ class Connection(asyncio.BufferedProtocol):
         if exchange is not self.exchange or exchange.started or self._transport.is_closing():
             return
         if exchange.version == "1.1":
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         elif count > 0:
             self.abort()  # HTTP/1.0 has no interim answers: past a moment's grace it counts as gone
             return
@@ -883,7 +901,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- writing
 
+    def send(self, data: bytes) -> None:
+        """Write `data` at the end of the loop's turn."""
+        self.server.outbox.send(self._transport, data)
+
     async def writable(self) -> None:
+        self.server.outbox.flush()
         while self._paused_writing and not self._transport.is_closing():
             if self._writable is None:
                 self._writable = self._loop.create_future()
@@ -901,10 +924,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Cut the connection; what runs on it is cancelled by `connection_lost`."""
+        self.server.outbox.flush()
         self._transport.abort()
 
     def _close(self) -> None:
         """Close when all that was written has gone out, or when the reader takes no more of it."""
+        self.server.outbox.flush()
         self._transport.close()
         self.deadline = NEVER
         if self._transport.get_write_buffer_size():

@@ -15,6 +15,7 @@ completion text is in any record.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -141,9 +142,8 @@ class Files(Protocol):
 class Journal:
     """One worker's end of the journal. Raises JournalError if the folder cannot be written or another process has it.
 
-    Not thread-safe: it belongs to one event loop. `call_soon` is the loop's. A record given to `append` is written in
-    the same turn of the loop, together with all others of that turn; `append_now` returns when its record, and all
-    before it, have reached the file.
+    Not thread-safe: it belongs to one event loop. What is given to it in one turn of the loop is written together, by a
+    callback given to `call_soon`: the loop's, or an outbox's `first`, which writes before that turn's answers go out.
     """
 
     def __init__(
@@ -207,32 +207,20 @@ class Journal:
             self._write_pending()
         if self._sync_failure is not None:
             raise JournalError(f"The journal cannot be put on the disk: {self._sync_failure.strerror}.")
+        self.keep(record)
+
+    def keep(self, record: Record) -> None:
+        """Write `record` soon, whatever may fail: it tells of what has happened already.
+
+        While writing fails it is kept, and goes out with the next write that succeeds.
+        """
         self._pending.append(frame(record))
         if not self._scheduled:
             self._scheduled = True
             self._call_soon(self._flush)
 
-    def append_now(self, record: Record) -> None:
-        """Write `record` and all before it. Raises JournalError when that fails.
-
-        The record is kept then and goes out with the next write that succeeds; do not append it again.
-        """
-        # The usual case, with nothing waiting and room in the file, makes no call of ours: every request comes here.
-        payload = _encode(record)
-        length = len(payload)
-        assert length <= RECORD_BYTES_MAX, "no field of a record holds text of a caller's length"
-        data = _pack(length, crc32(payload)) + payload
-        size = self._size
-        if not self._pending and size < self._file_bytes_max:
-            try:
-                written = self._write(self._file, data)
-            except OSError:
-                written = -1
-            if written == 8 + length:
-                self._size = size + written
-                return
-            self._repair()  # what follows tries again, and tells why if it fails again
-        self._pending.append(data)
+    def flush(self) -> None:
+        """Write what waits, now. Raises JournalError when that fails; all of it waits on then."""
         self._write_pending()
 
     def close(self) -> None:
@@ -267,10 +255,13 @@ class Journal:
 
     def _flush(self) -> None:
         self._scheduled = False
+        known = self._failure is not None
         try:
             self._write_pending()
-        except JournalError:
-            return  # `failing` says so, and the next append raises
+        except JournalError as error:  # `failing` says so, and the next append raises
+            if not known:
+                with contextlib.suppress(OSError):  # the log may be on the same disk
+                    _log.error("journal_failed", error=str(error), effect="new requests are refused until it is well")
 
     def _write_pending(self) -> None:
         pending = self._pending
