@@ -71,8 +71,8 @@ class StreamRelay:
         except ClientError as error:
             cut = error
         else:
-            if not translator.complete and translator.failure is None:
-                self._send(translator.eof())
+            if not translator.complete and translator.failure is None and (last := translator.eof()):
+                self._send(last)
         if translator.failure is not None and cut is None:
             return translator.failure
         if translator.finished:
@@ -90,30 +90,30 @@ class StreamRelay:
             self._events = translator.data_events
             now = self._now()
             self._call.deadline = now + self._ping_s
-            self._expect_next(now)
+            idle_deadline = now + self._idle_s
+            if idle_deadline < self._total_deadline and not translator.finished:
+                self._response.expect(idle_deadline, "idle")
+            else:
+                self._expect_end(now)
         if out:
             self._send(out)
         if translator.failure is not None or translator.complete:
             self._response.stop()
 
     def _send(self, out: bytes) -> None:
-        if not out:
-            return
         bill = self._bill
-        if self._exchange.started:
+        if bill.first_token_s is not None:
             self._exchange.write(out)
-        else:
+            return
+        if not self._exchange.started:
             now_s = bill.parts.clock.monotonic_s()
             self._call.timed(bill.opened_s, now_s, now_s)
-            self._call.send_part(out)
-        if bill.first_token_s is None:
-            bill.note_first_token()
+        self._call.send_part(out)
+        bill.note_first_token()
 
-    def _expect_next(self, now: float) -> None:
+    def _expect_end(self, now: float) -> None:
         if self._translator.finished:
             self._response.expect(now + USAGE_GRACE_S, "idle")
-        elif now + self._idle_s < self._total_deadline:
-            self._response.expect(now + self._idle_s, "idle")
         else:
             self._response.expect(self._total_deadline, "total")
 

@@ -168,7 +168,9 @@ class Response(Struct, eq=False):
 
     def expect(self, deadline: float, phase: str) -> None:
         """From now on the call fails with TimedOut(phase) when the loop's time passes `deadline`."""
-        self.connection.await_until(self, deadline, phase)
+        connection = self.connection
+        if connection.response is self:
+            connection.phase, connection.deadline = phase, deadline
 
     def pause(self) -> None:
         self.connection.pause(self)
@@ -215,7 +217,6 @@ class Connection(asyncio.BufferedProtocol):
         "_parser",
         "_parts",
         "_paused",
-        "_phase",
         "_transport",
         "_view",
         "closed",
@@ -223,6 +224,7 @@ class Connection(asyncio.BufferedProtocol):
         "on_body",
         "on_header",
         "origin",
+        "phase",
         "response",
     )
 
@@ -234,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._view = origin.view
         self._transport: asyncio.Transport
-        self._phase = ""
+        self.phase = ""
         self._head_waiter: asyncio.Future[Response] | None = None
         self._head_bytes = 0  # of a head that is not complete
         self._headers: dict[bytes, bytes] = {}
@@ -250,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
     def ask(self, data: bytes, deadline: float, phase: str) -> "asyncio.Future[Response]":
         """Write one request. Its Response, when the head has come, or a ClientError. `give_up` goes with it."""
         self._head_bytes = 0
-        self._phase = phase
+        self.phase = phase
         self.deadline = deadline
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._head_waiter = waiter
@@ -271,10 +273,6 @@ class Connection(asyncio.BufferedProtocol):
         """Not a byte has come back for the request that was just broken off."""
         return self._head_bytes == 0
 
-    def await_until(self, response: Response, deadline: float, phase: str) -> None:
-        if response is self.response:
-            self._phase, self.deadline = phase, deadline
-
     def pause(self, response: Response) -> None:
         if response is self.response and not self._paused and not self.closed:
             self._paused = True
@@ -291,7 +289,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         response.discard()
         self.resume(response)
-        self._phase, self.deadline = "total", self._loop.time() + self.origin.settings.release_timeout_s
+        self.phase, self.deadline = "total", self._loop.time() + self.origin.settings.release_timeout_s
 
     def abort(self) -> None:
         """Cut the connection; it leaves the pool at once."""
@@ -361,7 +359,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._paused:
             self.deadline = now + 1  # the reader behind it is slow, not the peer; its own limit ends that
         else:
-            self.fail(TimedOut(self._phase))
+            self.fail(TimedOut(self.phase))
 
     # --- llhttp's callbacks
 
