@@ -33,7 +33,6 @@ from kills import CREDIT, Nursery, _silent, answers, free_port, kill, run_bookke
 from vipcloud.accounts import store as accounts
 from vipcloud.cli import context, serve
 from vipcloud.clock import SystemClock
-from vipcloud.gateway import upstream_state
 from vipcloud.ledger import audit, bookkeeper, store
 from vipcloud.ledger.journal import Journal
 from vipcloud.ledger.records import Settled
@@ -50,6 +49,7 @@ from vipcloud.settings import (
 )
 from vipcloud.simulators import app as simulators
 from vipcloud.simulators import faults
+from vipcloud.status import upstreams as upstream_state
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate, schema
 

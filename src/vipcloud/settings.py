@@ -416,6 +416,17 @@ class ConsoleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     total_timeout_s: Annotated[float, Meta(gt=0, description="A whole answer of the console, exports included.")] = 300
 
 
+class StatusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`/status`: a process of its own checks once a minute and writes the page, which the gateway serves as it is."""
+
+    enabled: Annotated[bool, Meta(description="Check, write the page and serve it; else `/status` is a 404.")] = True
+    probe_upstreams: Annotated[
+        bool,
+        Meta(description="Ask each of our accounts for its balance or its list of models, which costs nothing."),
+    ] = True
+    timeout_s: Annotated[float, Meta(gt=0, le=30, description="For each check; what takes longer has failed.")] = 10
+
+
 class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How mails leave. Without a host they stay in the store, and are shown in the terminal and at `/outbox`."""
 
@@ -502,6 +513,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal: JournalSettings = JournalSettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     console: ConsoleSettings = ConsoleSettings()
+    status: StatusSettings = StatusSettings()
     mail: MailSettings = MailSettings()
     payments: PaymentSettings = PaymentSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

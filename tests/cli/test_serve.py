@@ -67,7 +67,7 @@ def test_a_stream_under_way_is_finished_before_the_end(serve) -> None:
 
 def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipcloud, until, runs) -> None:
     served = serve()
-    assert len(served.children) == 3
+    assert len(served.children) == 4
     answered = sum(served.chat(f"Count to {number}", stream=number % 2 == 0)[0] == 200 for number in range(8))
     served.end(signal.SIGKILL)
     assert answered == 8
@@ -125,7 +125,7 @@ def test_with_a_key_nothing_is_simulated(serve, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-secret-of-ours")
     served = serve(last_word="accounts create")
     assert "simulated" not in served.greeting
-    assert len(served.children) == 2
+    assert len(served.children) == 3
     assert served.end() == 0
     assert "sk-secret-of-ours" not in served.greeting + served.errors.read_text()
 

@@ -8,8 +8,8 @@ import pytest
 
 from vipcloud.cli import context, running
 from vipcloud.cli.running import Running
-from vipcloud.gateway import upstream_state
 from vipcloud.settings import Settings
+from vipcloud.status import upstreams as upstream_state
 
 DEEPSEEK_KEY, ZHIPU_KEY = "sk-acme-0123456789abcdef", "acme0123456789abcdef.0123456789abwxyz"
 

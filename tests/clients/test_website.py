@@ -26,6 +26,7 @@ PUBLIC = [
     "/docs/quickstart",
     "/docs/chat-completions",
     "/docs/errors",
+    "/docs/status",
     "/docs?q=limits",
     "/login",
     "/terms",

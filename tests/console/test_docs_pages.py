@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litestar import Litestar
 from litestar.testing import TestClient
+from msgspec import Struct
 
 from console.conftest import words
 from vipcloud import errors
 from vipcloud.console import markdown
 from vipcloud.console.pages import docs
 from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.status.report import Component, Day, Incident, Period, Report, Update
 
 
 def test_a_page_has_sections_with_their_code_beside_them() -> None:
@@ -73,3 +75,9 @@ def test_search_finds_titles_first_and_says_when_there_is_nothing(site: TestClie
 def test_llms_txt_lists_every_page(site: TestClient[Litestar]) -> None:
     text = site.get("/llms.txt").text
     assert all(f"/docs/{slug}.md" in text for slug in docs.SLUGS)
+
+
+@pytest.mark.parametrize("kind", [Report, Component, Day, Period, Incident, Update])
+def test_every_field_of_the_status_report_is_described(site: TestClient[Litestar], kind: type[Struct]) -> None:
+    text = site.get("/docs/status.md").text
+    assert [name for name in kind.__struct_fields__ if f"`{name}`" not in text] == []

@@ -3,8 +3,8 @@
 import pytest
 from front_door import House, eventually, without
 
-from vipcloud.gateway import upstream_state
-from vipcloud.gateway.upstream_state import AccountState
+from vipcloud.status import upstreams as upstream_state
+from vipcloud.status.upstreams import AccountState
 
 
 @pytest.fixture

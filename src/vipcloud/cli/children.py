@@ -5,10 +5,13 @@ own: Ctrl-C in the terminal reaches the parent only, which then ends its childre
 """
 
 import asyncio
+import contextlib
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -17,15 +20,21 @@ RESTART_MAX_S = 30.0
 HEALTHY_AFTER_S = 60.0
 END_TIMEOUT_S = 10.0
 POLL_S = 0.5
+NICENESS = 10  # where both want the same core, the gateway gets about nine tenths of it
+_SESSION_NICENESS = Path("/proc/self/autogroup")
 
 log = structlog.get_logger(__name__)
 
 
 class Child:
-    """One helper: `python -m vipcloud ARGUMENTS`, brought up again when it ends by itself."""
+    """One helper: `python -m vipcloud ARGUMENTS`, brought up again when it ends by itself.
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    One that has nothing to bring to an end (`abrupt`) is not waited for.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], *, abrupt: bool = False) -> None:
         self.name = name
+        self._abrupt = abrupt
         self._command = [sys.executable, "-m", "vipcloud", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,6 +71,8 @@ class Child:
         process = self._process
         if process is None:
             return
+        if self._abrupt:
+            process.terminate()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -81,3 +92,16 @@ def when_parent_ends(act: Callable[[], object]) -> None:
         act()
 
     threading.Thread(target=wait, daemon=True, name="parent-watch").start()
+
+
+def give_way() -> None:
+    """Let requests go first: what helpers do may lag, answers may not.
+
+    Where Linux groups processes by session (sched(7), autogroup), niceness counts only within a session. This process
+    has one of its own, whose niceness is another setting.
+    """
+    os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        # Other systems, and kernels built without it, have no such file; and it may be read-only in a container.
+        with contextlib.suppress(OSError):
+            _SESSION_NICENESS.write_text(str(NICENESS))

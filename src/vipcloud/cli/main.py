@@ -16,6 +16,7 @@ from vipcloud.cli import (
     sim,
     upstreams,
     waitlist,
+    watch,
 )
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("bookkeeper", hidden=True)(bookkeeper.bookkeeper)
 app.command("console", hidden=True)(console.console)
+app.command("watch", hidden=True)(watch.watch)
 
 
 def run() -> None:

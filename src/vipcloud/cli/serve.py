@@ -231,6 +231,11 @@ async def run(
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
             watchers.append(tasks.create_task(guard.run()))
             await guard.ready()
+            if settings.status.enabled:  # last, since it looks at all the others
+                looker = Child("watch", watch_arguments(settings, file, origin), abrupt=True)
+                looker.start()
+                stack.callback(looker.stop)
+                watchers.append(tasks.create_task(looker.watch()))
             greet(settings, origin, engine, simulated=simulated)
             watchers.append(tasks.create_task(built.housekeeping.run()))
             if settings.payments.stripe_key.reveal() or settings.payments.webhook_secret.reveal():
@@ -315,6 +320,10 @@ def console_arguments(settings: Settings, file: Path | None, socket_path: Path, 
     url = settings.console.public_url or origin
     arguments = ["console", "--socket", str(socket_path), "--public-url", url, "--data", settings.data]
     return [*arguments, *(["--config", str(file)] if file else [])]
+
+
+def watch_arguments(settings: Settings, file: Path | None, origin: str) -> list[str]:
+    return ["watch", "--origin", origin, "--data", settings.data, *(["--config", str(file)] if file else [])]
 
 
 def greet(settings: Settings, origin: str, engine: Engine, *, simulated: bool) -> None:

@@ -12,13 +12,14 @@ from msgspec import Struct
 
 from vipcloud.cli import context, running
 from vipcloud.errors import SettingsError
-from vipcloud.gateway import probes, upstream_state
+from vipcloud.gateway import probes
 from vipcloud.gateway.probes import Finding, Target
-from vipcloud.gateway.upstream_state import AccountState
 from vipcloud.gateway.upstreams import account_settings, check_names
 from vipcloud.http.client import Client
 from vipcloud.providers.catalog import Candidate, Catalog, Provider
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings
+from vipcloud.status import upstreams as upstream_state
+from vipcloud.status.upstreams import AccountState
 
 KEY_CHARS_MIN = 20  # of a shorter one not even its end is shown
 

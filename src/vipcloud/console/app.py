@@ -50,7 +50,7 @@ _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-
 
 def build(parts: Parts) -> Litestar:
     """The whole console."""
-    renderer = Renderer(Site(parts.public_url, parts.settings.console.support_email))
+    renderer = Renderer(Site(parts.public_url, parts.settings.console.support_email, parts.settings.status.enabled))
     handlers: Sequence[ControllerRouterHandler] = [
         static_file,
         favicon,

@@ -74,3 +74,39 @@ def _round_up(value: int) -> int:
         lead = size // digits
         size = digits * {1: 2, 2: 4, 4: 8, 8: 10}[lead]
     return size
+
+
+# --- a bar for each day: what of it was answered
+
+DAY_STEP, DAY_WIDTH, DAY_HEIGHT, DAY_TOP = 10, 6, 24, 2
+DAY_LOST_BAD = 0.05
+_MARK = (29, 4)  # where the mark under a disturbed day stands, and how high it is
+
+
+class DayBars(NamedTuple):
+    """SVG paths by what the days in them were; an empty one has none."""
+
+    width: int
+    good: str
+    part: str
+    bad: str
+    none: str
+    marks: str
+
+
+def day_bars(answered: Sequence[float | None], lost_most: float) -> DayBars:
+    """A bar per day, the last at the right; the share is in per cent, None where it is not known.
+
+    A bar's height falls with what was lost, quickly at first: a lost minute is to be seen, and an hour is not the end.
+    A day that lost more than `lost_most` (a share) has a mark under it.
+    """
+    paths: dict[str, list[str]] = {"good": [], "part": [], "bad": [], "none": [], "marks": []}
+    for place, share in enumerate(answered):
+        x = DAY_STEP * place + (DAY_STEP - DAY_WIDTH) // 2
+        lost = 0.0 if share is None else max(0.0, 1 - share / 100)
+        kind = "none" if share is None else "good" if lost <= lost_most else "part" if lost <= DAY_LOST_BAD else "bad"
+        height = DAY_HEIGHT if kind in ("none", "good") else round(DAY_HEIGHT * (1 - min(0.75, 3 * lost**0.5)))
+        paths[kind].append(f"M{x} {DAY_TOP + DAY_HEIGHT - height}h{DAY_WIDTH}v{height}h-{DAY_WIDTH}z")
+        if kind in ("part", "bad"):
+            paths["marks"].append(f"M{x} {_MARK[0]}h{DAY_WIDTH}v{_MARK[1]}h-{DAY_WIDTH}z")
+    return DayBars(DAY_STEP * len(answered), *("".join(paths[name]) for name in DayBars._fields[1:]))

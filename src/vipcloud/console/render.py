@@ -8,17 +8,18 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from litestar import Response
-from litestar.enums import MediaType
 from markupsafe import Markup
 from pygments import lex
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Token
 
 from vipcloud.money import NANO
+
+if TYPE_CHECKING:  # `vipcloud watch` renders too, and need not carry a web framework in its memory
+    from litestar import Response
 
 CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -77,12 +78,14 @@ class Renderer:
 
     def page(
         self, template: str, context: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> Response[str]:
+    ) -> "Response[str]":
         """A whole page as a response; never cached by others, since what is public changes with the catalogue."""
+        from litestar import Response
+
         text = self._environment.get_template(template).render(context)
         return Response(
             text,
-            media_type=MediaType.HTML,
+            media_type="text/html",
             status_code=status,
             headers={**HEADERS, "cache-control": "private, no-cache", "vary": "Accept", **(headers or {})},
         )

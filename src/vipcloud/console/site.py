@@ -9,6 +9,7 @@ class Site:
 
     public_url: str
     support_email: str
+    status: bool = True  # whether there is a status page
     uptime_target: str = "99.5 %"
 
     @property

@@ -25,6 +25,7 @@ from vipcloud.settings import Secret
 
 TIMEOUT_S = 30.0
 MESSAGE_CHARS_MAX = 200
+MODELS_PATH = "/models"
 
 Verdict = Literal["ok", "note", "fail"]
 
@@ -44,6 +45,7 @@ class Target(Struct, frozen=True, kw_only=True):
     provider: Provider
     base_url: str
     key: Secret
+    timeout_s: float = TIMEOUT_S
 
 
 async def balance(client: Client, clock: Clock, target: Target) -> Finding:
@@ -60,6 +62,19 @@ async def balance(client: Client, clock: Clock, target: Target) -> Finding:
     if _empty(amount):
         return Finding(verdict="fail", kind="arrears", detail=text, advice=_advice("arrears", target, ""))
     return Finding(verdict="ok", kind="ok", detail=text)
+
+
+async def reach(client: Client, clock: Clock, target: Target) -> Finding:
+    """Ask for what every account may see and nobody is billed for: its balance, or else the provider's list of models.
+
+    A provider without such a list answers 404, which says that it is there.
+    """
+    if target.provider.balance is not None:
+        return await balance(client, clock, target)
+    answer = await _call(client, clock, target, "GET", MODELS_PATH)
+    if isinstance(answer, Finding) and answer.kind not in ("stale_mapping", "no_access"):
+        return answer
+    return Finding(verdict="ok", kind="ok", detail=f"{target.provider.name} answers")
 
 
 async def complete(client: Client, clock: Clock, target: Target, candidate: Candidate) -> Finding:
@@ -94,7 +109,7 @@ async def _call(
             *([("content-type", "application/json"), ("content-length", str(len(body)))] if body else []),
         ]
     )
-    deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+    deadline = asyncio.get_running_loop().time() + target.timeout_s
     try:
         response = await client.origin(address).send(
             f"{method} {prefix}{path} HTTP/1.1\r\n".encode() + head + b"\r\n" + body, deadline
@@ -119,7 +134,7 @@ async def _call(
 
 def _unreached(error: ClientError, target: Target) -> Finding:
     if isinstance(error, TimedOut) and error.phase != "connect":
-        detail = f"{target.base_url} did not answer within {TIMEOUT_S:.0f} s"
+        detail = f"{target.base_url} did not answer within {target.timeout_s:.0f} s"
     elif isinstance(error, ConnectFailed | TimedOut):
         detail = f"{target.base_url} cannot be reached: {error}"
     else:

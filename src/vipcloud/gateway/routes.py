@@ -13,6 +13,7 @@ from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import DEMO_PATH, Demo
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.playground import PLAYGROUND_PATH
+from vipcloud.gateway.status_page import StatusPage
 from vipcloud.gateway.turns import Turns
 from vipcloud.ledger import bookkeeper
 from vipcloud.providers import abilities
@@ -82,6 +83,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         **{path: {"POST": not_served} for path in NOT_SERVED},
         **account_routes.table(parts, turns),
         **management.table(parts, turns),
+        **(StatusPage(parts.settings.data_path, parts.clock).table() if parts.settings.status.enabled else {}),
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
         "/metrics": {"GET": metrics.route(parts)},

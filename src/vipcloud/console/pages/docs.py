@@ -19,6 +19,7 @@ from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.console.site import Site
 from vipcloud.dialects import contract, openrouter
+from vipcloud.status import rules
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Start", ("quickstart", "authentication", "moving-from-openai")),
@@ -35,7 +36,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("Account", ("management",)),
-    ("Reference", ("errors", "rate-limits", "pricing", "privacy", "trust", "questions", "changes")),
+    ("Reference", ("errors", "rate-limits", "pricing", "status", "privacy", "trust", "questions", "changes")),
 )
 SLUGS = tuple(slug for _, slugs in GROUPS for slug in slugs)
 MOST_READ = ("quickstart", "chat-completions", "errors", "rate-limits", "pricing")
@@ -85,6 +86,8 @@ class Docs:
                 "new_key_fields": contract.fields(openrouter.NewKey),
                 "key_fields": contract.fields(openrouter.Key),
                 "activity_fields": contract.fields(openrouter.ActivityItem),
+                "target": rules.TARGET,
+                "requests_min": rules.REQUESTS_MIN,
             },
         )
 
