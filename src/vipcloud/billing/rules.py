@@ -17,6 +17,7 @@ NANO_PER_CENT = NANO // CENTS
 _DOLLARS = re.compile(r"\$?(\d{1,5})(?:\.(\d{2}))?", re.ASCII)
 _DISPUTES = "charge.dispute."
 _OF_PAYMENTS = (_DISPUTES, "charge.refunded", "charge.refund.", "refund.")
+_PROMO = re.compile(r"[A-Z0-9][A-Z0-9-]{3,31}", re.ASCII)
 _ID = re.compile(r"top_[0-9A-Za-z]{16}", re.ASCII)
 
 State = Literal["waiting", "added", "refused", "expired"]
@@ -121,6 +122,12 @@ def cents(text: str, min_usd: int, max_usd: int, what: str = "an amount") -> int
 
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def promo_code(text: str) -> str | None:
+    """A promo code as a person types it, as it is kept; None where it can be none."""
+    code = text.strip().upper()
+    return code if _PROMO.fullmatch(code) else None
 
 
 def receipt_number(topup: Topup, year: int) -> str:

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
@@ -141,6 +142,17 @@ def edit_catalog(settings: Settings, edit: Callable[[str], str]) -> bool:
         raise SettingsError(f"{path} cannot be changed: {error}.") from error
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+def moment(text: str | None, name: str) -> float | None:
+    """A day or a time (UTC, unless it says another zone) as seconds since 1970. Raises SettingsError."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} {text}: say such as 2027-01-31 or 2027-01-31T12:00.") from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def print_json(value: object) -> None:

@@ -1,6 +1,5 @@
 """`vipcloud keys`: API keys. A key is shown once, when it is made; only its hash is kept."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -65,7 +64,9 @@ def create(
             for text, option in ((cap_daily, "--cap-daily"), (cap_monthly, "--cap-monthly"), (cap_total, "--cap-total"))
         )
     )
-    terms = store.KeyTerms(caps, rpm, rpd, concurrency, _time(expires), models or (), ips or (), management)
+    terms = store.KeyTerms(
+        caps, rpm, rpd, concurrency, context.moment(expires, "--expires"), models or (), ips or (), management
+    )
     with storage.writing(context.open_store(settings)) as connection:
         owner = store.find_account(connection, account)
         made = store.create_key(connection, owner.id, context.clock.wall_s(), context.random_bytes, name, terms)
@@ -117,17 +118,6 @@ def list_(
     else:
         columns = [name for name in shown[0] if name in ALWAYS_SHOWN or any(row[name] is not None for row in shown)]
         context.print_table(columns, [[str(row[name] or "–") for name in columns] for row in shown])
-
-
-def _time(text: str | None) -> float | None:
-    """Seconds since 1970. Raises SettingsError."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise SettingsError(f"--expires {text}: say such as 2027-01-31 or 2027-01-31T12:00.") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @app.command("revoke")

@@ -12,6 +12,7 @@ from vipcloud.cli import (
     ledger,
     models,
     payments,
+    promos,
     serve,
     sim,
     upstreams,
@@ -41,6 +42,7 @@ app.add_typer(models.app, name="models", help="The catalogue: what is sold, at w
 app.add_typer(upstreams.app, name="upstreams", help="Our accounts at the providers: list, test, drain, revive.")
 app.add_typer(waitlist.app, name="waitlist", help="Who asks for a key: list, approve, reject.")
 app.add_typer(ledger.app, name="ledger", help="The books: verify, statements, export.")
+app.add_typer(promos.app, name="promos", help="Promo codes: create, list, end.")
 app.add_typer(payments.app, name="payments", help="Card payments: list, refund, compare with Stripe.")
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)

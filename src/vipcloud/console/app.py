@@ -29,6 +29,7 @@ from vipcloud.console.pages import (
     outbox,
     overview,
     playground,
+    promo,
     recharge,
     settings,
     topup,
@@ -69,6 +70,7 @@ def build(parts: Parts) -> Litestar:
         *topup.handlers(parts, renderer),
         *playground.handlers(parts, renderer),
         *recharge.handlers(parts, renderer),
+        *promo.handlers(parts, renderer),
         *limits.handlers(parts, renderer),
         *settings.handlers(parts, renderer),
     ]

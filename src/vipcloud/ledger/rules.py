@@ -3,7 +3,7 @@
 The chart of accounts:
 
     customer:ID          credit that a customer holds
-    promo:REASON         credit that we give away
+    promo:REASON         credit that we give away; for a promo code, the code
     withdrawn:ID         credit taken from a customer, for as long as it is not certain that the money goes back
     cash:stripe          what was paid in
     refunds, disputes    what went back to customers, or was taken back by their banks
@@ -92,6 +92,15 @@ def grant(grant_id: str, account_id: str, amount: NanoUSD, created_at: float, re
     if not 0 < amount <= AMOUNT_NANOUSD_MAX:
         raise ValueError("a grant must be above $0 and within what the ledger can hold")
     return Transfer(PROMO_PREFIX + reason, customer(account_id), amount, "grant", f"grant/{grant_id}", created_at)
+
+
+def promised(code: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:
+    """Credit by a promo code, once per code and account. Raises ValueError as `grant` does."""
+    if not 0 < amount <= AMOUNT_NANOUSD_MAX:
+        raise ValueError("a promo code must give more than $0 and what the ledger can hold")
+    return Transfer(
+        PROMO_PREFIX + code, customer(account_id), amount, "promo", f"promo/{code}/{account_id}", created_at
+    )
 
 
 def paid_in(payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> Transfer:

@@ -80,6 +80,15 @@ def grant(
     _move(connection, [transfer], account_id)
 
 
+def redeem(connection: Connection, code: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
+    """Give `account_id` the credit of a promo code, once per code and account. Raises LedgerError, or AlreadyPosted."""
+    try:
+        transfer = rules.promised(code, account_id, amount, created_at)
+    except ValueError as error:
+        raise LedgerError(f"Credit cannot be given: {error}.") from error
+    _move_all(connection, [transfer], account_id)
+
+
 def pay_in(connection: Connection, payment_id: str, account_id: str, amount: NanoUSD, created_at: float) -> None:
     """Add what `account_id` paid by card, once per `payment_id`. Raises LedgerError, or AlreadyPosted."""
     try:

@@ -366,6 +366,30 @@ topup = Table(
     Index("uq_topup_charging", "account_id", unique=True, sqlite_where=_CHARGING, postgresql_where=_CHARGING),
 )
 
+# Codes that give credit; and who used one, once each.
+promo = Table(
+    "promo",
+    metadata,
+    Column("code", Text, primary_key=True),  # in upper case
+    Column("amount_nanousd", BigInteger, nullable=False),
+    Column("uses_max", Integer),  # null: no limit
+    Column("uses", Integer, nullable=False),
+    Column("expires_at", Double),
+    Column("new_accounts_only", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    CheckConstraint("code = upper(code)", name="code_upper"),
+    CheckConstraint("amount_nanousd > 0", name="amount_positive"),
+    CheckConstraint("uses >= 0 AND uses <= uses_max", name="uses"),
+)
+promo_use = Table(
+    "promo_use",
+    metadata,
+    Column("code", Text, ForeignKey("promo.code"), primary_key=True),
+    Column("account_id", Text, ForeignKey("account.id"), primary_key=True, index=True),
+    Column("used_at", Double, nullable=False),
+)
+
 # What is watched of an account's credit: when to mail, when to charge the saved card. No row: the defaults.
 credit_watch = Table(
     "credit_watch",

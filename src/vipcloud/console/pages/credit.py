@@ -23,6 +23,7 @@ AMOUNTS_USD = (10, 25, 50, 100)
 AMOUNT_USD = 50
 KINDS = {
     "grant": "Credit given by us",
+    "promo": "Promo code",
     "topup": "Paid in by card",
     "refund": "Refunded to your card",
     "refund_returned": "Refund that came back",
@@ -54,6 +55,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
                 "chosen": AMOUNT_USD,
                 "afters": [(pays, left + pays) for pays in (rules.nanousd(each * 100) for each in AMOUNTS_USD)],
                 **recharge.context(parts, connection, visitor.account.id, parts.clock.wall_s()),
+                "redeemed": request.query_params.get("promo") == "added",
                 "receipts": [(each, billing.number(each)) for each in paid],
             }
         return renderer.page("pages/credit.html", context)
