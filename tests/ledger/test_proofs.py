@@ -11,8 +11,8 @@ sys.path.append(str(Path(__file__).parents[2] / "proofs"))
 
 import disk
 import simulation
+from vipcloud.gateway.attempt import Attempt
 from vipcloud.gateway.bill import Bill
-from vipcloud.gateway.pipeline import Attempt
 from vipcloud.ledger.journal import Journal
 from vipcloud.ledger.records import Record, Settled
 from vipcloud.limits.local import LocalGuard

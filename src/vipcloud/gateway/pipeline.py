@@ -5,58 +5,40 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
-
-import msgspec
-from msgspec import Struct
+from collections.abc import Mapping
 
 from vipcloud.accounts.directory import Principal, Terms
-from vipcloud.dialects import replies, requests
-from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
-from vipcloud.dialects.replies import ChunkWriter, Reply
+from vipcloud.dialects import requests
+from vipcloud.dialects.openai import ChatRequest
 from vipcloud.errors import (
     Forbidden,
     GatewayError,
     ModelNotFound,
     NotImplementedYet,
     Overloaded,
-    StructuredOutputFailed,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
-    UpstreamFailed,
     UpstreamInterrupted,
-    UpstreamTimeout,
 )
-from vipcloud.gateway.bill import Bill, Outcome
+from vipcloud.gateway.attempt import Attempt
+from vipcloud.gateway.bill import Bill
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.demo import Demo
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
-from vipcloud.gateway.relay import BufferingRelay, StreamRelay
 from vipcloud.gateway.rescue import Rescue
-from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Pool, UpstreamKey, Upstreams, Way, broken
+from vipcloud.gateway.tries import serve_by
+from vipcloud.gateway.upstreams import AttemptFailed, Pool, Way
 from vipcloud.http.addresses import client_address
-from vipcloud.http.client import ClientError, Response
 from vipcloud.ledger.journal import JournalError
-from vipcloud.ledger.records import Reached
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
-from vipcloud.metering import estimate
-from vipcloud.metering.estimate import Texts
 from vipcloud.money import NanoUSD
-from vipcloud.providers import answers, failures, reasoning, reply, stream, structured, translate
-from vipcloud.providers import usage as counts
-from vipcloud.providers.answers import Form
+from vipcloud.providers import answers, stream
 from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
-from vipcloud.providers.stream import StreamTranslator
-from vipcloud.providers.usage import Delivered, TextSize
 
-JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
-UNFIT = "The model did not answer in the form that `response_format` asks for, and not when it was asked again either."
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
 _MINUTE = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
 _DAY = _MINUTE.replace(b"requests", b"requests-day")
@@ -257,145 +239,6 @@ def open_bill(
     return bill
 
 
-class Attempt(Struct, eq=False):
-    """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
-    attempts of a request.
-
-    `form` is what the answer must be. If the first one was not, this is the attempt to have it mended: `unfit` is what
-    the first one used, `estimated` whether that was counted here.
-    """
-
-    call: Call
-    parts: Parts
-    request: ChatRequest
-    model: Model
-    permit: Permit
-    bill: Bill
-    pool: Pool
-    form: Form | None = None
-    rescue: Rescue | None = None
-    spare: bool = False
-    prompt: TextSize | None = None  # measured when it is first needed
-    unfit: Usage | None = None
-    estimated: bool = False
-
-    @property
-    def total_deadline(self) -> float:
-        """In the loop's time."""
-        return self.call.exchange.received_s + self.parts.settings.timeouts.total_s
-
-    def estimate(self, delivered: Delivered) -> Usage:
-        """What was used, counted here."""
-        if self.prompt is None:
-            self.prompt = estimate.prompt_size(self.request)
-        return estimate.usage_of(self.prompt, delivered, self.permit.output_tokens)
-
-    async def settle(
-        self, outcome: Outcome, usage: Usage, *, estimated: bool, finish_reason: FinishReason | None = None
-    ) -> None:
-        """Settle a stream. It may have outrun its slices: then the rest is held for first, if there is credit for it.
-
-        Whoever cancels the wait for that changes nothing but the hold.
-        """
-        permit, guard = self.permit, self.parts.guard
-        try:
-            if permit.held_tokens < min(usage.completion_tokens, permit.output_tokens):
-                guard.extend(permit, usage.completion_tokens - permit.held_tokens, refused=_nothing)
-                await guard.flushed()
-        finally:
-            self.bill.settle(outcome, usage, estimated=estimated, finish_reason=finish_reason)
-
-    async def count(self, way: Way, said: tuple[str, str, str]) -> Usage:
-        """As `estimate`, by the texts that were delivered and a real vocabulary, if that is to be had in time."""
-        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
-        counts = await self.parts.counter.count(quirks.vocabulary, texts.parts)
-        if counts is None:
-            counts = estimate.guess(texts, quirks)
-        return estimate.usage_of_counts(counts, texts, quirks, self.permit.output_tokens)
-
-    def guess(self, way: Way, said: tuple[str, str, str]) -> Usage:
-        """As `count`, without a wait."""
-        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
-        return estimate.usage_of_counts(estimate.guess(texts, quirks), texts, quirks, self.permit.output_tokens)
-
-    def settle_cut(self, way: Way, translator: StreamTranslator) -> None:
-        """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
-        outcome: Outcome = "restarted" if self.call.exchange.interrupted else "client_gone"
-        if self.delivers(translator):
-            self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
-        else:
-            self.lose(translator.usage)
-            self.bill.settle(outcome)
-
-    def delivers(self, translator: StreamTranslator) -> bool:
-        """Whether the caller has got anything of a stream."""
-        return translator.started and (self.rescue is None or not self.rescue.buffers)
-
-    def lose(self, usage: Usage | None = None) -> None:
-        """Note what the upstream bills for a call of which nothing was delivered: what it counted, or else the input.
-
-        Its error answers are free; so this is for calls that it took and did not end with one.
-        """
-        self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
-
-    def settle_said(self, outcome: Outcome) -> None:
-        """Charge what was delivered of an answer that could not be continued; nothing is done if nothing was."""
-        if self.rescue is not None and self.rescue.said:
-            self.bill.settle(outcome, self.estimate(self.rescue.delivered), estimated=True)
-
-    def encode(self, way: Way) -> bytes:
-        """The upstream's body for this way."""
-        request, tokens = self.request, self.permit.output_tokens // (self.request.n or 1)
-        if self.rescue is not None and self.rescue.said:
-            assert isinstance(request, PlainChat), "no other is continued"
-            request = translate.continued(request, way.candidate, self.rescue.said)
-            tokens = max(1, tokens - self.rescue.tokens_said)
-        return translate.encode_suited(
-            request,
-            way.candidate,
-            max_tokens=tokens,
-            attempt_id=f"{self.call.serial}-{self.bill.attempts}",
-            account=self.bill.principal.account.id,
-        )
-
-    def holds_back(self, way: Way) -> bool:
-        """Whether the answer has to be seen whole before any of it can be sent."""
-        return self.form is not None and structured.plan(self.request, way.candidate).checked
-
-    @property
-    def unstreamed(self) -> "Attempt":
-        """The same, answered whole by the upstream."""
-        return msgspec.structs.replace(self, request=msgspec.structs.replace(self.request, stream=None))
-
-    def held_to_form(self, answer: Reply, *, estimated: bool) -> "Attempt | None":
-        """Put `answer` into the form that was asked for; if that cannot be, the attempt to have it mended.
-
-        Raises AttemptFailed if it has been mended already. The caller pays for the prompt once, and for the answer that
-        is delivered; the rest is lost to us.
-        """
-        usage, choice = answer.usage, answer.choices[0]
-        assert usage is not None, "told or counted"
-        problem = ""
-        if choice.finish_reason == "stop" and choice.message.content is not None:
-            assert self.form is not None, "or there would be nothing to hold it to"
-            try:
-                choice.message.content = self.form.read(choice.message.content)
-            except answers.Unfit as unfit:
-                problem = str(unfit)
-        first = self.unfit
-        if not problem:
-            if first is not None:
-                self.bill.lose(counts.of(max(0, usage.prompt_tokens - first.prompt_tokens), 0))
-                answer.usage = counts.with_prompt_of(first, usage)
-            return None
-        self.bill.lose(usage)
-        if first is not None:
-            raise AttemptFailed(StructuredOutputFailed(UNFIT), retryable=False, weight=0)
-        self.bill.attempts += 1
-        request = answers.again(self.request, choice.message.content or "", problem)
-        return msgspec.structs.replace(self, request=request, prompt=None, unfit=usage, estimated=estimated)
-
-
 async def serve(attempt: Attempt) -> None:
     """Try ways until one has answered. Raises the last one's GatewayError.
 
@@ -458,245 +301,3 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
         attempt.settle_said("interrupted")
         raise UpstreamInterrupted(stream.INTERRUPTED)
     raise upstreams.told(failed, attempt.pool, spent=spent)
-
-
-async def serve_by(attempt: Attempt, way: Way) -> None:
-    """One try, and what it says about the way. Raises AttemptFailed, or after content the GatewayError to tell."""
-    bill, upstreams, account, breaker = attempt.bill, attempt.parts.upstreams, way.account, way.breaker
-    epoch = breaker.epoch
-    bill.way = way
-    bill.attempts += 1
-    account.running += 1
-    try:
-        if not bill.streamed:
-            await serve_unary(attempt, way)
-        elif attempt.form is not None and attempt.holds_back(way):
-            await serve_unary(attempt.unstreamed, way)
-        else:
-            await serve_stream(attempt, way)
-    except AttemptFailed as failed:
-        upstreams.note_failed(way, epoch, failed.weight, failed.error.code, alone=not attempt.spare)
-        raise
-    except UpstreamFailed as error:
-        weight = TIME_OUT_WEIGHT if isinstance(error, UpstreamTimeout) else 1
-        upstreams.note_failed(way, epoch, weight, error.code, alone=not attempt.spare)
-        raise
-    except BaseException:
-        breaker.release(epoch)
-        raise
-    else:
-        if not upstreams.calm:
-            upstreams.note_served(way, epoch)
-    finally:
-        account.running -= 1
-
-
-async def serve_unary(attempt: Attempt, way: Way) -> None:
-    """One upstream call, answered whole. Raises AttemptFailed."""
-    parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
-    faults = Faults(parts.upstreams, way, way.account.key)
-    deadline = attempt.total_deadline
-    if attempt.spare:  # it may not keep the caller so long that another could not answer any more
-        deadline -= (deadline - asyncio.get_running_loop().time()) / 2
-    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total")
-    bytes_max = parts.settings.gateway.reply_bytes_max
-    try:
-        payload = response.read_now(bytes_max) or await response.read(bytes_max)
-    except ClientError as error:
-        attempt.lose()
-        raise broken(error, way) from error
-    finally:
-        response.abort()
-    answered_s = parts.clock.monotonic_s()
-    try:
-        answer = reply.read_reply(
-            payload,
-            id=bill.permit.request_id,
-            model=request.model,
-            created=int(bill.started_s),
-            classify=faults.classify,
-            stops=translate.local_stops(request, candidate) if request.stop is not None else (),
-            legacy_functions=requests.uses_legacy_functions(request),
-            quirks=candidate.quirks,
-            tool_names=reply.NO_NAMES if type(request) is PlainChat else translate.original_names(request, candidate),
-            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max * (request.n or 1),
-        )
-    except GatewayError as error:
-        if faults.reported is None:
-            attempt.lose()
-        raise faults.failed(error) from error
-    estimated = attempt.estimated or answer.usage is None
-    if answer.usage is None:
-        answer.usage = await attempt.count(way, reply.said(answer))
-    if attempt.form is not None and attempt.holds_back(way):
-        mending = attempt.held_to_form(answer, estimated=estimated)
-        if mending is not None:
-            await serve_unary(mending, way)
-            return
-    if type(request) is not PlainChat and not reasoning.shown(request):
-        replies.hide_reasoning(answer)
-    reason = answer.choices[0].finish_reason
-    attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
-    if bill.streamed:
-        await attempt.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
-        attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))
-    else:
-        bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
-        attempt.call.send_last(replies.encode_reply(answer))
-
-
-def asks_for_usage(request: ChatRequest) -> bool:
-    """In a chunk of its own."""
-    return request.stream_options is not None and request.stream_options.include_usage is True
-
-
-async def serve_stream(attempt: Attempt, way: Way) -> None:
-    """One upstream stream, relayed to its end.
-
-    Raises AttemptFailed as long as no content has gone to the client, and the GatewayError to tell after that.
-    """
-    parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
-    settings, loop = parts.settings, asyncio.get_running_loop()
-    faults = Faults(parts.upstreams, way, way.account.key)
-    plain = type(request) is PlainChat
-    translator = StreamTranslator(
-        ChunkWriter(
-            call.completion_id,
-            int(bill.started_s),
-            request.model,
-            include_usage=asks_for_usage(request),
-        ),
-        event_bytes_max=settings.gateway.event_bytes_max,
-        classify=faults.classify,
-        choices=request.n or 1,
-        stops=translate.local_stops(request, way.candidate),
-        legacy_functions=requests.uses_legacy_functions(request),
-        quirks=way.candidate.quirks,
-        tool_names=reply.NO_NAMES if plain else translate.original_names(request, way.candidate),
-        show_reasoning=plain or reasoning.shown(request),
-        usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max * (request.n or 1),
-    )
-    first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
-    if attempt.spare:
-        first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
-    deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
-    rescue = attempt.rescue
-    carrying_on = rescue is not None and rescue.begin(translator)
-    response = await parts.upstreams.send(
-        way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, continuing=carrying_on
-    )
-    kind: Callable[..., StreamRelay] = StreamRelay
-    if rescue is not None and rescue.buffers:
-        kind = partial(BufferingRelay, bytes_max=settings.gateway.reply_bytes_max)
-    relay = kind(
-        call,
-        bill,
-        response,
-        translator,
-        idle_s=settings.timeouts.idle_s,
-        ping_s=settings.gateway.ping_stream_s,
-        total_deadline=attempt.total_deadline,
-    )
-    stream = OpenStream(attempt, translator, response)
-    parts.progress.add(stream)
-    try:
-        failure = await relay.run()
-    except asyncio.CancelledError:
-        attempt.settle_cut(way, translator)
-        raise
-    finally:
-        parts.progress.discard(stream)
-        if translator.complete:
-            response.release()
-        else:
-            response.abort()
-    usage = translator.usage if failure is None else None
-    estimated = usage is None
-    if usage is None and translator.started:
-        try:
-            usage = await attempt.count(way, translator.said)
-        except asyncio.CancelledError:
-            attempt.settle_cut(way, translator)
-            raise
-    if failure is None:
-        usage = usage or attempt.estimate(translator.delivered)
-        if carrying_on and rescue is not None and not estimated:
-            usage, estimated = rescue.whole(usage, attempt.estimate(translator.delivered).prompt_tokens), True
-        await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
-        last = translator.final(usage)
-        call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
-    elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):
-        await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
-        raise failure
-    else:
-        if rescue is not None and rescue.buffers:
-            attempt.lose(attempt.estimate(translator.delivered))
-        elif faults.reported is None or translator.started:
-            attempt.lose(translator.usage)
-        raise faults.failed(failure)
-
-
-class OpenStream(Struct, eq=False):
-    """A stream under way, as `ProgressNotes` looks at it a few times a second.
-
-    Of a long answer only a slice is held for at a time: the next one is asked for when half of the last has come. If
-    the credit does not cover it, the stream ends where the hold ends, as an answer ends that reaches its `max_tokens`.
-    """
-
-    attempt: Attempt
-    translator: StreamTranslator
-    response: Response
-
-    @property
-    def events(self) -> int:
-        return self.translator.data_events
-
-    def reached(self) -> Reached | None:
-        """None as long as nothing was delivered."""
-        translator, attempt = self.translator, self.attempt
-        if not translator.started:
-            return None
-        usage = attempt.estimate(translator.delivered)
-        permit = attempt.permit
-        if permit.held_tokens < permit.output_tokens:
-            self._hold_on(permit, usage.completion_tokens)
-        return attempt.bill.reached(usage) if attempt.delivers(translator) else None
-
-    def _hold_on(self, permit: Permit, tokens: int) -> None:
-        slice_tokens = permit.ask.slice_tokens
-        if tokens + slice_tokens // 2 <= permit.held_tokens:
-            return
-
-        def refused() -> None:
-            if tokens >= permit.held_tokens and not permit.settled and not self.translator.complete:
-                self.translator.cut_short()
-                self.response.stop()
-
-        self.attempt.parts.guard.extend(permit, tokens + slice_tokens - permit.held_tokens, refused)
-
-
-def _nothing() -> None:
-    """A refusal shows in the permit, which stays as it was."""
-
-
-class Faults(Struct, eq=False):
-    """Errors that an upstream reports inside an answer of status 200, with what they say about our account."""
-
-    upstreams: Upstreams
-    way: Way
-    key: UpstreamKey
-    reported: AttemptFailed | None = None
-
-    def classify(self, payload: dict[str, Any]) -> failures.Failure:
-        failure = self.upstreams.meaning(self.way, payload)
-        self.reported = self.upstreams.failed(self.way, self.key, failure)
-        return failure
-
-    def failed(self, error: GatewayError) -> AttemptFailed:
-        """How the attempt failed with `error`: as the upstream said, or else, if it is the upstream's, retryable."""
-        if self.reported is not None:
-            return self.reported
-        if isinstance(error, UpstreamTimeout):
-            return AttemptFailed(error, retryable=True, weight=TIME_OUT_WEIGHT)
-        fault = isinstance(error, UpstreamFailed)
-        return AttemptFailed(error, retryable=fault, again=fault, weight=int(fault))

@@ -1,0 +1,208 @@
+"""What one request's tries share, and what each of them leaves to be charged or lost."""
+
+import msgspec
+from msgspec import Struct
+
+from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
+from vipcloud.dialects.replies import Reply
+from vipcloud.errors import StructuredOutputFailed
+from vipcloud.gateway.bill import Bill, Outcome
+from vipcloud.gateway.call import Call
+from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.rescue import Rescue
+from vipcloud.gateway.upstreams import AttemptFailed, Pool, Way
+from vipcloud.http.client import Response
+from vipcloud.ledger.records import Reached
+from vipcloud.limits.guard import Permit
+from vipcloud.metering import estimate
+from vipcloud.metering.estimate import Texts
+from vipcloud.providers import answers, structured, translate
+from vipcloud.providers import usage as counts
+from vipcloud.providers.answers import Form
+from vipcloud.providers.catalog import Model
+from vipcloud.providers.stream import StreamTranslator
+from vipcloud.providers.usage import Delivered, TextSize
+
+UNFIT = "The model did not answer in the form that `response_format` asks for, and not when it was asked again either."
+
+
+class Attempt(Struct, eq=False):
+    """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
+    attempts of a request.
+
+    `form` is what the answer must be. If the first one was not, this is the attempt to have it mended: `unfit` is what
+    the first one used, `estimated` whether that was counted here.
+    """
+
+    call: Call
+    parts: Parts
+    request: ChatRequest
+    model: Model
+    permit: Permit
+    bill: Bill
+    pool: Pool
+    form: Form | None = None
+    rescue: Rescue | None = None
+    spare: bool = False
+    prompt: TextSize | None = None  # measured when it is first needed
+    unfit: Usage | None = None
+    estimated: bool = False
+
+    @property
+    def total_deadline(self) -> float:
+        """In the loop's time."""
+        return self.call.exchange.received_s + self.parts.settings.timeouts.total_s
+
+    def estimate(self, delivered: Delivered) -> Usage:
+        """What was used, counted here."""
+        if self.prompt is None:
+            self.prompt = estimate.prompt_size(self.request)
+        return estimate.usage_of(self.prompt, delivered, self.permit.output_tokens)
+
+    async def settle(
+        self, outcome: Outcome, usage: Usage, *, estimated: bool, finish_reason: FinishReason | None = None
+    ) -> None:
+        """Settle a stream. It may have outrun its slices: then the rest is held for first, if there is credit for it.
+
+        Whoever cancels the wait for that changes nothing but the hold.
+        """
+        permit, guard = self.permit, self.parts.guard
+        try:
+            if permit.held_tokens < min(usage.completion_tokens, permit.output_tokens):
+                guard.extend(permit, usage.completion_tokens - permit.held_tokens, refused=_nothing)
+                await guard.flushed()
+        finally:
+            self.bill.settle(outcome, usage, estimated=estimated, finish_reason=finish_reason)
+
+    async def count(self, way: Way, said: tuple[str, str, str]) -> Usage:
+        """As `estimate`, by the texts that were delivered and a real vocabulary, if that is to be had in time."""
+        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
+        counts = await self.parts.counter.count(quirks.vocabulary, texts.parts)
+        if counts is None:
+            counts = estimate.guess(texts, quirks)
+        return estimate.usage_of_counts(counts, texts, quirks, self.permit.output_tokens)
+
+    def guess(self, way: Way, said: tuple[str, str, str]) -> Usage:
+        """As `count`, without a wait."""
+        texts, quirks = Texts(estimate.prompt_text(self.request), *said), way.candidate.quirks
+        return estimate.usage_of_counts(estimate.guess(texts, quirks), texts, quirks, self.permit.output_tokens)
+
+    def settle_cut(self, way: Way, translator: StreamTranslator) -> None:
+        """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
+        outcome: Outcome = "restarted" if self.call.exchange.interrupted else "client_gone"
+        if self.delivers(translator):
+            self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
+        else:
+            self.lose(translator.usage)
+            self.bill.settle(outcome)
+
+    def delivers(self, translator: StreamTranslator) -> bool:
+        """Whether the caller has got anything of a stream."""
+        return translator.started and (self.rescue is None or not self.rescue.buffers)
+
+    def lose(self, usage: Usage | None = None) -> None:
+        """Note what the upstream bills for a call of which nothing was delivered: what it counted, or else the input.
+
+        Its error answers are free; so this is for calls that it took and did not end with one.
+        """
+        self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
+
+    def settle_said(self, outcome: Outcome) -> None:
+        """Charge what was delivered of an answer that could not be continued; nothing is done if nothing was."""
+        if self.rescue is not None and self.rescue.said:
+            self.bill.settle(outcome, self.estimate(self.rescue.delivered), estimated=True)
+
+    def encode(self, way: Way) -> bytes:
+        """The upstream's body for this way."""
+        request, tokens = self.request, self.permit.output_tokens // (self.request.n or 1)
+        if self.rescue is not None and self.rescue.said:
+            assert isinstance(request, PlainChat), "no other is continued"
+            request = translate.continued(request, way.candidate, self.rescue.said)
+            tokens = max(1, tokens - self.rescue.tokens_said)
+        return translate.encode_suited(
+            request,
+            way.candidate,
+            max_tokens=tokens,
+            attempt_id=f"{self.call.serial}-{self.bill.attempts}",
+            account=self.bill.principal.account.id,
+        )
+
+    def holds_back(self, way: Way) -> bool:
+        """Whether the answer has to be seen whole before any of it can be sent."""
+        return self.form is not None and structured.plan(self.request, way.candidate).checked
+
+    @property
+    def unstreamed(self) -> "Attempt":
+        """The same, answered whole by the upstream."""
+        return msgspec.structs.replace(self, request=msgspec.structs.replace(self.request, stream=None))
+
+    def held_to_form(self, answer: Reply, *, estimated: bool) -> "Attempt | None":
+        """Put `answer` into the form that was asked for; if that cannot be, the attempt to have it mended.
+
+        Raises AttemptFailed if it has been mended already. The caller pays for the prompt once, and for the answer that
+        is delivered; the rest is lost to us.
+        """
+        usage, choice = answer.usage, answer.choices[0]
+        assert usage is not None, "told or counted"
+        problem = ""
+        if choice.finish_reason == "stop" and choice.message.content is not None:
+            assert self.form is not None, "or there would be nothing to hold it to"
+            try:
+                choice.message.content = self.form.read(choice.message.content)
+            except answers.Unfit as unfit:
+                problem = str(unfit)
+        first = self.unfit
+        if not problem:
+            if first is not None:
+                self.bill.lose(counts.of(max(0, usage.prompt_tokens - first.prompt_tokens), 0))
+                answer.usage = counts.with_prompt_of(first, usage)
+            return None
+        self.bill.lose(usage)
+        if first is not None:
+            raise AttemptFailed(StructuredOutputFailed(UNFIT), retryable=False, weight=0)
+        self.bill.attempts += 1
+        request = answers.again(self.request, choice.message.content or "", problem)
+        return msgspec.structs.replace(self, request=request, prompt=None, unfit=usage, estimated=estimated)
+
+
+class OpenStream(Struct, eq=False):
+    """A stream under way, as `ProgressNotes` looks at it a few times a second.
+
+    Of a long answer only a slice is held for at a time: the next one is asked for when half of the last has come. If
+    the credit does not cover it, the stream ends where the hold ends, as an answer ends that reaches its `max_tokens`.
+    """
+
+    attempt: Attempt
+    translator: StreamTranslator
+    response: Response
+
+    @property
+    def events(self) -> int:
+        return self.translator.data_events
+
+    def reached(self) -> Reached | None:
+        """None as long as nothing was delivered."""
+        translator, attempt = self.translator, self.attempt
+        if not translator.started:
+            return None
+        usage = attempt.estimate(translator.delivered)
+        permit = attempt.permit
+        if permit.held_tokens < permit.output_tokens:
+            self._hold_on(permit, usage.completion_tokens)
+        return attempt.bill.reached(usage) if attempt.delivers(translator) else None
+
+    def _hold_on(self, permit: Permit, tokens: int) -> None:
+        slice_tokens = permit.ask.slice_tokens
+        if tokens + slice_tokens // 2 <= permit.held_tokens:
+            return
+
+        def refused() -> None:
+            if tokens >= permit.held_tokens and not permit.settled and not self.translator.complete:
+                self.translator.cut_short()
+                self.response.stop()
+
+        self.attempt.parts.guard.extend(permit, tokens + slice_tokens - permit.held_tokens, refused)
+
+
+def _nothing() -> None:
+    """A refusal shows in the permit, which stays as it was."""

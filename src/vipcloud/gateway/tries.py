@@ -1,0 +1,227 @@
+"""One try at an answer: one way, one upstream call, and what it says about the way.
+
+Nothing here decides whether there is another try: that is `pipeline`'s.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from vipcloud.dialects import replies, requests
+from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.replies import ChunkWriter
+from vipcloud.errors import (
+    GatewayError,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from vipcloud.gateway.attempt import Attempt, OpenStream
+from vipcloud.gateway.relay import BufferingRelay, StreamRelay
+from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, UpstreamKey, Upstreams, Way, broken
+from vipcloud.http.client import ClientError
+from vipcloud.providers import failures, reasoning, reply, translate
+from vipcloud.providers.stream import StreamTranslator
+
+JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
+
+
+async def serve_by(attempt: Attempt, way: Way) -> None:
+    """One try, and what it says about the way. Raises AttemptFailed, or after content the GatewayError to tell."""
+    bill, upstreams, account, breaker = attempt.bill, attempt.parts.upstreams, way.account, way.breaker
+    epoch = breaker.epoch
+    bill.way = way
+    bill.attempts += 1
+    account.running += 1
+    try:
+        if not bill.streamed:
+            await serve_unary(attempt, way)
+        elif attempt.form is not None and attempt.holds_back(way):
+            await serve_unary(attempt.unstreamed, way)
+        else:
+            await serve_stream(attempt, way)
+    except AttemptFailed as failed:
+        upstreams.note_failed(way, epoch, failed.weight, failed.error.code, alone=not attempt.spare)
+        raise
+    except UpstreamFailed as error:
+        weight = TIME_OUT_WEIGHT if isinstance(error, UpstreamTimeout) else 1
+        upstreams.note_failed(way, epoch, weight, error.code, alone=not attempt.spare)
+        raise
+    except BaseException:
+        breaker.release(epoch)
+        raise
+    else:
+        if not upstreams.calm:
+            upstreams.note_served(way, epoch)
+    finally:
+        account.running -= 1
+
+
+async def serve_unary(attempt: Attempt, way: Way) -> None:
+    """One upstream call, answered whole. Raises AttemptFailed."""
+    parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
+    faults = Faults(parts.upstreams, way, way.account.key)
+    deadline = attempt.total_deadline
+    if attempt.spare:  # it may not keep the caller so long that another could not answer any more
+        deadline -= (deadline - asyncio.get_running_loop().time()) / 2
+    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total")
+    bytes_max = parts.settings.gateway.reply_bytes_max
+    try:
+        payload = response.read_now(bytes_max) or await response.read(bytes_max)
+    except ClientError as error:
+        attempt.lose()
+        raise broken(error, way) from error
+    finally:
+        response.abort()
+    answered_s = parts.clock.monotonic_s()
+    try:
+        answer = reply.read_reply(
+            payload,
+            id=bill.permit.request_id,
+            model=request.model,
+            created=int(bill.started_s),
+            classify=faults.classify,
+            stops=translate.local_stops(request, candidate) if request.stop is not None else (),
+            legacy_functions=requests.uses_legacy_functions(request),
+            quirks=candidate.quirks,
+            tool_names=reply.NO_NAMES if type(request) is PlainChat else translate.original_names(request, candidate),
+            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max * (request.n or 1),
+        )
+    except GatewayError as error:
+        if faults.reported is None:
+            attempt.lose()
+        raise faults.failed(error) from error
+    estimated = attempt.estimated or answer.usage is None
+    if answer.usage is None:
+        answer.usage = await attempt.count(way, reply.said(answer))
+    if attempt.form is not None and attempt.holds_back(way):
+        mending = attempt.held_to_form(answer, estimated=estimated)
+        if mending is not None:
+            await serve_unary(mending, way)
+            return
+    if type(request) is not PlainChat and not reasoning.shown(request):
+        replies.hide_reasoning(answer)
+    reason = answer.choices[0].finish_reason
+    attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
+    if bill.streamed:
+        await attempt.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
+        attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))
+    else:
+        bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
+        attempt.call.send_last(replies.encode_reply(answer))
+
+
+def asks_for_usage(request: ChatRequest) -> bool:
+    """In a chunk of its own."""
+    return request.stream_options is not None and request.stream_options.include_usage is True
+
+
+async def serve_stream(attempt: Attempt, way: Way) -> None:
+    """One upstream stream, relayed to its end.
+
+    Raises AttemptFailed as long as no content has gone to the client, and the GatewayError to tell after that.
+    """
+    parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
+    settings, loop = parts.settings, asyncio.get_running_loop()
+    faults = Faults(parts.upstreams, way, way.account.key)
+    plain = type(request) is PlainChat
+    translator = StreamTranslator(
+        ChunkWriter(
+            call.completion_id,
+            int(bill.started_s),
+            request.model,
+            include_usage=asks_for_usage(request),
+        ),
+        event_bytes_max=settings.gateway.event_bytes_max,
+        classify=faults.classify,
+        choices=request.n or 1,
+        stops=translate.local_stops(request, way.candidate),
+        legacy_functions=requests.uses_legacy_functions(request),
+        quirks=way.candidate.quirks,
+        tool_names=reply.NO_NAMES if plain else translate.original_names(request, way.candidate),
+        show_reasoning=plain or reasoning.shown(request),
+        usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max * (request.n or 1),
+    )
+    first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
+    if attempt.spare:
+        first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
+    deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
+    rescue = attempt.rescue
+    carrying_on = rescue is not None and rescue.begin(translator)
+    response = await parts.upstreams.send(
+        way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, continuing=carrying_on
+    )
+    kind: Callable[..., StreamRelay] = StreamRelay
+    if rescue is not None and rescue.buffers:
+        kind = partial(BufferingRelay, bytes_max=settings.gateway.reply_bytes_max)
+    relay = kind(
+        call,
+        bill,
+        response,
+        translator,
+        idle_s=settings.timeouts.idle_s,
+        ping_s=settings.gateway.ping_stream_s,
+        total_deadline=attempt.total_deadline,
+    )
+    stream = OpenStream(attempt, translator, response)
+    parts.progress.add(stream)
+    try:
+        failure = await relay.run()
+    except asyncio.CancelledError:
+        attempt.settle_cut(way, translator)
+        raise
+    finally:
+        parts.progress.discard(stream)
+        if translator.complete:
+            response.release()
+        else:
+            response.abort()
+    usage = translator.usage if failure is None else None
+    estimated = usage is None
+    if usage is None and translator.started:
+        try:
+            usage = await attempt.count(way, translator.said)
+        except asyncio.CancelledError:
+            attempt.settle_cut(way, translator)
+            raise
+    if failure is None:
+        usage = usage or attempt.estimate(translator.delivered)
+        if carrying_on and rescue is not None and not estimated:
+            usage, estimated = rescue.whole(usage, attempt.estimate(translator.delivered).prompt_tokens), True
+        await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
+        last = translator.final(usage)
+        call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
+    elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):
+        await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
+        raise failure
+    else:
+        if rescue is not None and rescue.buffers:
+            attempt.lose(attempt.estimate(translator.delivered))
+        elif faults.reported is None or translator.started:
+            attempt.lose(translator.usage)
+        raise faults.failed(failure)
+
+
+class Faults(Struct, eq=False):
+    """Errors that an upstream reports inside an answer of status 200, with what they say about our account."""
+
+    upstreams: Upstreams
+    way: Way
+    key: UpstreamKey
+    reported: AttemptFailed | None = None
+
+    def classify(self, payload: dict[str, Any]) -> failures.Failure:
+        failure = self.upstreams.meaning(self.way, payload)
+        self.reported = self.upstreams.failed(self.way, self.key, failure)
+        return failure
+
+    def failed(self, error: GatewayError) -> AttemptFailed:
+        """How the attempt failed with `error`: as the upstream said, or else, if it is the upstream's, retryable."""
+        if self.reported is not None:
+            return self.reported
+        if isinstance(error, UpstreamTimeout):
+            return AttemptFailed(error, retryable=True, weight=TIME_OUT_WEIGHT)
+        fault = isinstance(error, UpstreamFailed)
+        return AttemptFailed(error, retryable=fault, again=fault, weight=int(fault))
