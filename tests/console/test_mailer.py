@@ -71,7 +71,10 @@ async def test_a_mail_goes_once_and_its_text_goes_with_it(parts: Parts, inbox: t
     assert message["From"] == "vipcloud <hello@gateway.example>"
     assert message["Message-ID"].endswith("@gateway.example>")
     assert message["Auto-Submitted"] == "auto-generated"
-    assert "1234 5678" in message.get_payload()
+    assert message.get_content_type() == "multipart/alternative"
+    text, html = (part.get_payload(decode=True).decode() for part in message.get_payload())
+    assert text.strip() == "Your code: 1234 5678"
+    assert ">1234 5678</span>" in html
     assert left(parts) == []
 
 

@@ -1,11 +1,73 @@
-"""What our mails say. Text only; the subject carries the fact, and a failed act says what did not happen."""
+"""What our mails say. The subject carries the fact, and a failed act says what did not happen.
 
+A letter is written once, as text: paragraphs with an empty line between. `html` makes the other part of the mail from
+the same words: a paragraph `Add credit: https://…` is a button there, and `Your code: 1234 5678` stands out.
+"""
+
+import re
+from html import escape
 from typing import NamedTuple
+
+_LINK = re.compile(r"([^:\n]{1,40}): (https?://[^\s\"<>]+)")
+_FIGURE = re.compile(r"([^:\n]{1,40}): (\d[\d ]{3,20})")
+
+# The colours are the design system's: the light ones, and where a mail program says that it is dark, the dark ones.
+_PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{subject}</title>
+<style>
+@media (prefers-color-scheme: dark) {{
+.desk {{ background: #0d1215 !important; }}
+.paper {{ background: #151a1d !important; border-color: #2b3336 !important; }}
+.ink {{ color: #e8eeef !important; }}
+.quiet a {{ color: #9ba5a8 !important; }}
+.well {{ background: #1c2225 !important; }}
+.button {{ background: #66bfdc !important; }}
+.button a {{ color: #0d1215 !important; }}
+}}
+</style></head>
+<body class="desk" style="margin:0;padding:0;background:#f1f5f6">
+<table class="desk" role="presentation" width="100%" cellpadding="0" cellspacing="0" style="background:#f1f5f6">
+<tr><td align="center" style="padding:24px 12px">
+<table class="paper" role="presentation" width="100%" cellpadding="0" cellspacing="0" \
+style="max-width:560px;background:#ffffff;border:1px solid #d7dedf">
+<tr><td style="padding:28px;text-align:left;font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif">
+<p class="ink" style="margin:0 0 20px;padding:0 0 12px;border-bottom:2px solid currentColor;color:#10191c">\
+<b>vipcloud</b></p>
+{paragraphs}
+</td></tr></table>
+</td></tr></table>
+</body></html>
+"""
+_BUTTON = """\
+<table role="presentation" cellpadding="0" cellspacing="0" style="margin:20px 0 8px"><tr>
+<td class="button" style="background:#055977;padding:11px 20px"><a href="{link}" \
+style="color:#ffffff;font-weight:600;text-decoration:none">{words}</a></td></tr></table>
+<p class="quiet" style="margin:0 0 20px;font-size:13px;color:#545e63;word-break:break-all">\
+<a href="{link}" style="color:#545e63">{link}</a></p>"""
+_BIG = """\
+<p class="ink well" style="margin:0 0 20px;padding:14px 18px;background:#ecf1f2;color:#10191c">{words}: \
+<span style="font:600 24px/1.3 ui-monospace,Menlo,Consolas,monospace;white-space:nowrap">{figure}</span></p>"""
+_PARAGRAPH = '<p class="ink" style="margin:0 0 16px;color:#10191c">{text}</p>'
 
 
 class Letter(NamedTuple):
     subject: str
     body: str
+
+
+def html(subject: str, body: str) -> str:
+    """The words of a letter as HTML: tables and inline styles, as mail programs want them; nothing is loaded."""
+    return _PAGE.format(subject=escape(subject), paragraphs="\n".join(map(_shown, body.strip().split("\n\n"))))
+
+
+def _shown(paragraph: str) -> str:
+    if match := _LINK.fullmatch(paragraph):
+        return _BUTTON.format(words=escape(match.group(1)), link=escape(match.group(2)))
+    if match := _FIGURE.fullmatch(paragraph):
+        return _BIG.format(words=escape(match.group(1)), figure=escape(match.group(2)))
+    return _PARAGRAPH.format(text=escape(paragraph).replace("\n", "<br>"))
 
 
 def code(number: str, until: str, browser: str) -> Letter:
@@ -21,7 +83,7 @@ def code(number: str, until: str, browser: str) -> Letter:
 def confirm(link: str) -> Letter:
     return Letter(
         "Confirm your address for vipcloud's waitlist",
-        f"You, or somebody with your address, asked for a key. Confirm that it was you:\n\n{link}\n\n"
+        f"You, or somebody with your address, asked for a key. Confirm that it was you.\n\nConfirm: {link}\n\n"
         "Without that nothing happens, and no further mail follows.\n",
     )
 
@@ -31,15 +93,16 @@ def approved(link: str, credit: str) -> Letter:
     gift = f"${credit} of credit is on it. " if credit.strip("0.") else ""
     return Letter(
         "Your vipcloud account is ready",
-        f"Your account is open. {gift}This link signs you in and shows your first key, once, within 14 days:\n\n"
-        f"{link}\n",
+        f"Your account is open. {gift}This link signs you in and shows your first key, once, within 14 days.\n\n"
+        f"Show my key: {link}\n",
     )
 
 
 def invited(link: str, organisation: str, by: str) -> Letter:
     return Letter(
         f"{by} invites you to {organisation} at vipcloud",
-        f"{by} lets you sign in to the account of {organisation}. This link does it, once, within 14 days:\n\n{link}\n",
+        f"{by} lets you sign in to the account of {organisation}. This link does it, once, within 14 days.\n\n"
+        f"Sign in: {link}\n",
     )
 
 

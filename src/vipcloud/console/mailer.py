@@ -12,7 +12,7 @@ import structlog
 from litestar import Litestar
 from sqlalchemy.exc import SQLAlchemyError
 
-from vipcloud.accounts import mails
+from vipcloud.accounts import letters, mails
 from vipcloud.accounts.mails import Mail
 from vipcloud.console.parts import Parts, beside
 from vipcloud.settings import MailSettings
@@ -86,6 +86,7 @@ def message(mail: Mail, settings: MailSettings) -> EmailMessage:
     made["Message-ID"] = make_msgid(domain=parseaddr(settings.sender)[1].rpartition("@")[2] or None)
     made["Auto-Submitted"] = "auto-generated"
     made.set_content(mail.body)
+    made.add_alternative(letters.html(mail.subject, mail.body), subtype="html")
     return made
 
 
