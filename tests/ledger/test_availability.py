@@ -39,6 +39,7 @@ def ended(number: int, outcome: str = "complete", **changes: object) -> Settled:
         ("upstream_failed", "content_filter", "refused"),
         ("upstream_failed", "structured_output_failed", "refused"),
         ("client_gone", "", "gone"),
+        ("revoked", "", "gone"),
         ("restarted", "", "ours"),
         ("crashed", "", "ours"),
         ("fault", "", "ours"),

@@ -10,6 +10,7 @@ the row may be from before a revocation, and is read again.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -34,6 +35,7 @@ from vipcloud.storage import schema
 LOADS_MAX = 1024
 CHANCES_MAX = 64  # steps to find a key to drop; then the oldest goes, so that one miss never costs milliseconds
 CHANGES_PER_POLL = 1000
+CLOSED_KEPT_S = 3600.0  # longer than the slowest body takes to come: its request was let in before that
 
 _log = structlog.get_logger(__name__)
 _hash = rules.key_hash
@@ -121,6 +123,7 @@ class Directory:
         self._loads_max = loads_max
         self._known: OrderedDict[bytes, Principal] = OrderedDict()
         self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._closed: dict[str, float] = {}
         self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
         self._stale_accounts: set[str] = set()
         self._loading: dict[bytes, asyncio.Future[_Loaded]] = {}
@@ -138,6 +141,14 @@ class Directory:
         """The age a revocation may have here: seconds since the change feed was last read to its end, or more exactly
         since that reading began."""
         return self._clock.monotonic_s() - self._polled_s
+
+    @property
+    def closed(self) -> Collection[str]:
+        """The ids of keys that were revoked, and of accounts that were suspended, within the last minutes.
+
+        Of accounts only those that somebody holds. A request that was let in just before may have yet to begin.
+        """
+        return self._closed.keys()
 
     def lookup(self, token: bytes) -> Principal | None:
         """The caller, if the key is known and usable; None says nothing: ask `authenticate`."""
@@ -166,8 +177,9 @@ class Directory:
         began_s = self._clock.monotonic_s()
         try:
             while True:
-                changes = await asyncio.to_thread(self._read_changes)
+                changes, revoked = await asyncio.to_thread(self._read_changes)
                 self._forget(changes)
+                self._note_closed(revoked)
                 await self._refresh_accounts()
                 if len(changes) < CHANGES_PER_POLL:
                     break
@@ -302,9 +314,17 @@ class Directory:
             _update(account, row, sums)
         return account
 
-    def _read_changes(self) -> list[store.Change]:
+    def _read_changes(self) -> tuple[list[store.Change], list[str]]:
+        """What has changed, and which of the keys among it are revoked."""
         with storage.reading(self._engine) as connection:
-            return store.changes_since(connection, self._seq, CHANGES_PER_POLL)
+            changes = store.changes_since(connection, self._seq, CHANGES_PER_POLL)
+            hashes = [bytes.fromhex(change.subject) for change in changes if change.kind == schema.KEY_CHANGED]
+            return changes, store.revoked_among(connection, hashes) if hashes else []
+
+    def _note_closed(self, ids: Iterable[str]) -> None:
+        now_s = self._clock.monotonic_s()
+        self._closed = {id_: at_s for id_, at_s in self._closed.items() if now_s - at_s < CLOSED_KEPT_S}
+        self._closed.update(dict.fromkeys(ids, now_s))
 
     def _forget(self, changes: list[store.Change]) -> None:
         for change in changes:
@@ -325,6 +345,10 @@ class Directory:
                 account = self._accounts.get(row.id)
                 if account is not None:
                     _update(account, row, sums)
+                    if account.suspended:
+                        self._note_closed([account.id])
+                    else:
+                        self._closed.pop(account.id, None)
         self._stale_accounts.clear()
 
     def _read_accounts(self, account_ids: list[str]) -> list[tuple[AccountRow, Sums]]:

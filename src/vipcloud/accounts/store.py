@@ -343,6 +343,12 @@ def key_by_id(connection: Connection, key_id: str) -> KeyRow | None:
     return next(iter(_keys(connection, select(_key).where(_key.c.id == key_id))), None)
 
 
+def revoked_among(connection: Connection, hashes: Sequence[bytes]) -> list[str]:
+    """The ids of those of these keys that are revoked."""
+    query = select(_key.c.id).where(_key.c.hash.in_(hashes), _key.c.revoked_at.is_not(None))
+    return list(connection.scalars(query))
+
+
 def working_key(connection: Connection, account_id: str, name: str, now_s: float) -> KeyRow | None:
     """The account's newest key of this name that is neither revoked nor over; None if there is none."""
     query = (

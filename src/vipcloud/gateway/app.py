@@ -156,12 +156,12 @@ class App:
         call.exchange.respond(204, call.head + headers)
 
     def _interrupted(self, exchange: Exchange) -> None:
-        """The drain limit is reached: an error, in whichever form still fits."""
-        error = Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
+        """It was to end before its end, mostly because the drain limit is reached: an error, as still fits."""
+        call = self._call(exchange)
+        error = call.ending or Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
         if not exchange.started:
             self.render_error(exchange, error)
         elif not exchange.finished:
-            call = self._call(exchange)
             self._tell(call, error)
             exchange.finish(error.event() if call.streams else error.body())
 

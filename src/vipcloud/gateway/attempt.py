@@ -89,7 +89,7 @@ class Attempt(Struct, eq=False):
 
     def settle_cut(self, way: Way, translator: StreamTranslator) -> None:
         """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
-        outcome: Outcome = "restarted" if self.call.exchange.interrupted else "client_gone"
+        outcome = self.call.cut_by
         if self.delivers(translator):
             self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
         else:

@@ -23,7 +23,7 @@ from vipcloud.money import NanoUSD, usd_number
 from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 
-Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "fault"]
+Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "revoked", "fault"]
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,11 @@
 """One request as the data plane sees it: the exchange, its ids, and what the steps learn on the way."""
 
+from typing import Literal
+
 from msgspec import Struct
 
+from vipcloud.accounts.directory import Principal
+from vipcloud.errors import GatewayError
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.http.deadlines import NEVER
 from vipcloud.http.server import Exchange
@@ -28,6 +32,8 @@ class Call(Struct, eq=False):
     deadline: float = NEVER
     ping_s: float = 0.0
     claim: Claim | None = None  # the caller's Idempotency-Key, where one came
+    principal: Principal | None = None  # of a completion, once an upstream is at work
+    ending: GatewayError | None = None  # why we end it before it has ended
     model: str = ""  # of our list; this and the tier are told only where an error has to be counted
     tier: str = ""
 
@@ -38,6 +44,19 @@ class Call(Struct, eq=False):
     @property
     def completion_id(self) -> str:
         return f"chatcmpl-{self.serial}"
+
+    @property
+    def cut_by(self) -> Literal["restarted", "revoked", "client_gone"]:
+        """Why it was cancelled."""
+        if not self.exchange.interrupted:
+            return "client_gone"
+        return "restarted" if self.ending is None else "revoked"
+
+    def end(self, error: GatewayError) -> None:
+        """Cancel it; the caller is told `error`, in whichever form still fits, and the connection is closed."""
+        self.ending = error
+        self.exchange.keep_alive = False
+        self.exchange.connection.interrupt()
 
     def timed(self, asked_s: float, answered_s: float, now_s: float) -> None:
         """Tell in the answer's head where the time went, in whole milliseconds: an upstream was asked first, and has

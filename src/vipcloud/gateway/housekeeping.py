@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from vipcloud.errors import SettingsError
+from vipcloud.gateway import endings
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstream_state import UpstreamNotices
 from vipcloud.providers.catalog import Catalog
@@ -28,6 +29,7 @@ class Housekeeping:
         while True:
             try:
                 await self._parts.directory.poll_changes()
+                endings.end_closed(self._parts)
                 self._follow_catalog()
                 self._notices.follow()
                 self._notices.tell(self._parts.clock.wall_s(), self._parts.clock.monotonic_s())

@@ -114,7 +114,7 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         if not bill.settled:
             if bill.attempts:
                 attempt.lose()
-            bill.settle("restarted" if exchange.interrupted else "client_gone" if exchange.gone else "fault")
+            bill.settle(call.cut_by if exchange.interrupted else "client_gone" if exchange.gone else "fault")
 
 
 async def chat_once(call: Call, parts: Parts) -> None:
@@ -247,6 +247,7 @@ async def serve(attempt: Attempt) -> None:
     """
     parts, call, bill, pool = attempt.parts, attempt.call, attempt.bill, attempt.pool
     settings, upstreams = parts.settings.gateway, parts.upstreams
+    call.principal = bill.principal
     call.streams = bill.streamed
     call.ping_s = settings.ping_stream_s
     call.deadline = call.exchange.received_s + (settings.ping_stream_s if bill.streamed else settings.ping_unary_s)
@@ -265,7 +266,7 @@ async def serve(attempt: Attempt) -> None:
         except AttemptFailed as failed:
             await serve_again(attempt, way, failed)
     except asyncio.CancelledError:
-        attempt.settle_said("restarted" if call.exchange.interrupted else "client_gone")
+        attempt.settle_said(call.cut_by)
         raise
     finally:
         parts.deadlines.discard(call)

@@ -5,7 +5,7 @@ second costs a few milliseconds. A deadline is therefore late by up to `interval
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 NEVER = float("inf")
@@ -30,6 +30,9 @@ class Deadlines:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def __iter__(self) -> Iterator[Expiring]:
+        return iter(self._members)
 
     def add(self, member: Expiring) -> None:
         self._members.add(member)

@@ -8,7 +8,7 @@ What a request counts as, by its usage row (`outcome`, and the code of the error
                cut us off, or none could be asked
     refused    nothing was delivered, and another upstream would have said the same: what was asked for is not
                allowed, too long or filtered; or the model, which did answer, had not the form that was asked for
-    gone       the caller left
+    gone       the caller left, or their key was revoked or their account suspended meanwhile
     ours       our fault, or our restart
 
 A provider, and a model, answers for `answered`, `cut` and `failed`: a cut answer counts as none at all. Callers'
@@ -64,7 +64,7 @@ class Key(NamedTuple):
     provider: str
 
 
-_BY_OUTCOME = {rules.COMPLETE: "answered", "interrupted": "cut", "client_gone": "gone"}
+_BY_OUTCOME = {rules.COMPLETE: "answered", "interrupted": "cut", "client_gone": "gone", "revoked": "gone"}
 _ADD_COUNTS = text(  # every name in it is a field of ours
     f"INSERT INTO availability_hour (hour, model, provider, {', '.join(Counts._fields)}) "  # noqa: S608
     f"VALUES (:bucket, :model, :provider, {', '.join(f':{name}' for name in Counts._fields)}) "

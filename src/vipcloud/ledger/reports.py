@@ -19,7 +19,7 @@ ROWS_PER_FETCH = 1000
 _usage, _transfer = schema.usage, schema.transfer
 ENDS = {  # what people call it → the gateway's words
     "answered": ("complete",),
-    "cut": ("interrupted", "client_gone", "restarted", "crashed"),
+    "cut": ("interrupted", "client_gone", "restarted", "revoked", "crashed"),
     "failed": ("upstream_failed", "fault"),
 }
 
