@@ -194,7 +194,9 @@ async def test_a_provider_is_as_its_answer_says(post: Post, status: int | None, 
 
 async def test_without_its_store_the_page_goes_on_and_says_how_old_its_history_is(post: Post) -> None:
     with storage.writing(post.engine) as connection:
-        store.open_incident(connection, "Slow at Zhipu", "notice", ["zhipu"], "Nothing fails.", post.clock.wall_s())
+        store.open_incident(
+            connection, "Slow at Zhipu", "notice", ["zhipu"], "Nothing fails.", post.clock.wall_s(), known=["zhipu"]
+        )
     before = await post.round()
     with post.engine.connect() as connection:
         connection.execute(text("ALTER TABLE check_hour RENAME TO away"))

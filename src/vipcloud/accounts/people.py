@@ -113,6 +113,7 @@ def remove_member(connection: Connection, account_id: str, member_id: str) -> Me
         raise AccountsError("The last owner cannot leave: make somebody else an owner first.")
     connection.execute(delete(_session).where(_session.c.member_id == member_id))
     connection.execute(delete(_welcome).where(_welcome.c.member_id == member_id))
+    connection.execute(delete(schema.operator).where(schema.operator.c.member_id == member_id))
     connection.execute(delete(_member).where(_member.c.id == member_id))
     return found
 

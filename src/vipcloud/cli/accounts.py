@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from sqlalchemy import Connection
 
-from vipcloud.accounts import store
+from vipcloud.accounts import operators, store
 from vipcloud.accounts.store import AccountRow
 from vipcloud.cli import context
 from vipcloud.clock import rfc3339
@@ -205,9 +205,8 @@ def reopen(email: Email, data: context.Data = None, config: context.Config = Non
 def _set_suspended(settings: Settings, email: str, *, suspended: bool) -> None:
     with storage.writing(context.open_store(settings)) as connection:
         row = store.find_account(connection, email)
-        store.set_suspended(connection, row.id, suspended=suspended)
-        if not suspended:
-            store.set_contested(connection, row.id, contested=False)
+        change = operators.close_account if suspended else operators.reopen_account
+        change(connection, row.id)
 
 
 def describe_caps(caps: Caps | None) -> dict[str, str | None]:

@@ -24,6 +24,7 @@ from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.store import LedgerError
 from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import Settings
+from vipcloud.status.store import IncidentError
 from vipcloud.storage import engine as storage
 from vipcloud.storage import files, migrate
 
@@ -56,7 +57,7 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (SettingsError, AccountsError, LedgerError, JournalError) as error:
+        except (SettingsError, AccountsError, IncidentError, LedgerError, JournalError) as error:
             err.print(f"[bold red]Error:[/] {escape(str(error))}")
         except SQLAlchemyError as error:
             reason = escape(str(getattr(error, "orig", None) or error))

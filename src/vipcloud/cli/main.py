@@ -8,10 +8,12 @@ from vipcloud.cli import (
     console,
     context,
     doctor,
+    incidents,
     keys,
     ledger,
     models,
     payments,
+    people,
     promos,
     serve,
     sim,
@@ -41,6 +43,8 @@ app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(models.app, name="models", help="The catalogue: what is sold, at what price, from where.")
 app.add_typer(upstreams.app, name="upstreams", help="Our accounts at the providers: list, test, drain, revive.")
 app.add_typer(waitlist.app, name="waitlist", help="Who asks for a key: list, approve, reject.")
+app.add_typer(people.app, name="people", help="Who may sign in, and who of them is an operator.")
+app.add_typer(incidents.app, name="incidents", help="What the status page tells people: open, update, resolve, list.")
 app.add_typer(ledger.app, name="ledger", help="The books: verify, statements, export.")
 app.add_typer(promos.app, name="promos", help="Promo codes: create, list, end.")
 app.add_typer(payments.app, name="payments", help="Card payments: list, refund, compare with Stripe.")

@@ -45,7 +45,6 @@ LATEST_MAX = 5
 UNWRITTEN_MAX = 50_000  # looks that wait for the store: some days of them
 ANSWER_BYTES_MAX = 65_536
 BOOKS_LAG_MAX_S = 60.0
-WEBSITE, BOOKS = "website", "books"
 
 log = structlog.get_logger(__name__)
 
@@ -90,13 +89,13 @@ class Watcher:
     async def _look_at_ours(self) -> None:
         looks = [self._asks(rules.GATEWAY, "/readyz")]
         if self._settings.console.enabled:
-            looks.append(self._asks(WEBSITE, "/login"))
+            looks.append(self._asks(rules.WEBSITE, "/login"))
         await asyncio.gather(*looks)
         if not self._settings.journal_path.is_dir():
             return  # the gateway is on another machine: its books are not to be seen from here
         told, now_s = bookkeeper.status(self._settings.journal_path), self.clock.wall_s()
         behind = told is not None and now_s - told.booked_until > BOOKS_LAG_MAX_S
-        self._note(BOOKS, good=told is None or not (behind or told.failing or told.breaks))
+        self._note(rules.BOOKS, good=told is None or not (behind or told.failing or told.breaks))
 
     async def _asks(self, subject: str, path: str) -> None:
         """Whether the gateway answers 200 there, and with a whole answer."""
@@ -176,13 +175,12 @@ class Watcher:
             self._history.add(waiting)
 
     def _facts(self, now_s: float, catalog: Catalog, accounts: list[Upstream]) -> Facts:
-        ours = {rules.GATEWAY: "Gateway API", WEBSITE: "Website and sign-in", BOOKS: "Bookkeeping"}
         held = {each.provider.id for each in accounts if each.keys}
         history = self._history
         return Facts(
             now_s=now_s,
             history_until=history.read_at,
-            parts=[Subject(id=id_, name=name) for id_, name in ours.items() if id_ in self._latest],
+            parts=[Subject(id=id_, name=name) for id_, name in rules.PARTS.items() if id_ in self._latest],
             providers=providers(catalog, held),
             models=models(catalog, held),
             latest=self._latest,

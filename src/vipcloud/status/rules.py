@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from vipcloud.ledger.availability import Counts, Key, quantile_ms
+from vipcloud.providers.catalog import Catalog
 from vipcloud.status.report import FRESH_S, Component, Day, Incident, Period, Report, State
 
 DAYS = 90
@@ -29,7 +30,8 @@ DISTURBED_SHARE, DOWN_SHARE = 0.10, 0.50  # of the requests of this hour and the
 NOTES_MAX = 3
 MINUTES_PER_HOUR, MINUTES_PER_DAY = 60, 1440
 
-GATEWAY = "gateway"
+GATEWAY, WEBSITE, BOOKS = "gateway", "website", "books"
+PARTS = {GATEWAY: "Gateway API", WEBSITE: "Website and sign-in", BOOKS: "Bookkeeping"}
 
 
 class Minutes(NamedTuple):
@@ -80,6 +82,12 @@ class Facts:
     first_token: Mapping[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     whole: Mapping[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     incidents: Sequence[Incident] = ()
+
+
+def components(catalog: Catalog) -> dict[str, str]:
+    """Everything that the page reports on, id → name: parts of ours, models, providers."""
+    models = {model.id: model.id for model in catalog.models.values()}
+    return {**PARTS, **models, **{provider.id: provider.name for provider in catalog.providers.values()}}
 
 
 def report(facts: Facts) -> Report:

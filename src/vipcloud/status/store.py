@@ -1,6 +1,6 @@
 """Named queries: checks by the minute, and incidents. Callers bring a connection. Times are seconds since 1970."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import get_args
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, text, update
@@ -9,7 +9,7 @@ from vipcloud.status.report import Incident, Severity, Update
 from vipcloud.status.rules import MINUTES_PER_HOUR, Minutes
 from vipcloud.storage import schema
 
-TITLE_CHARS_MAX, MESSAGE_CHARS_MAX, AFFECTS_MAX = 120, 2000, 50
+TITLE_CHARS_MAX, MESSAGE_CHARS_MAX = 120, 2000
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 _check, _incident, _update = schema.check_hour, schema.incident, schema.incident_update
@@ -65,17 +65,25 @@ def first_minutes(connection: Connection) -> dict[str, int]:
 
 
 def open_incident(
-    connection: Connection, title: str, severity: str, affects: Iterable[str], message: str, now_s: float
+    connection: Connection,
+    title: str,
+    severity: str,
+    affects: Iterable[str],
+    message: str,
+    now_s: float,
+    *,
+    known: Collection[str],
 ) -> Incident:
-    """Raises IncidentError."""
+    """`known` are the ids of what can be affected. Raises IncidentError."""
     title = " ".join(title.split())
     named = tuple(dict.fromkeys(filter(None, (each.strip() for each in affects))))
     if not 0 < len(title) <= TITLE_CHARS_MAX:
         raise IncidentError(f"An incident needs a title of at most {TITLE_CHARS_MAX} characters.")
     if severity not in SEVERITIES:
         raise IncidentError(f"'{severity[:40]}' is no severity; there are {', '.join(SEVERITIES)}.")
-    if len(named) > AFFECTS_MAX or any("," in each for each in named):
-        raise IncidentError(f"At most {AFFECTS_MAX} ids can be named, none with a comma in it.")
+    strange = [each for each in named if each not in known]
+    if strange:
+        raise IncidentError(f"'{strange[0][:100]}' is none of what can be affected: {', '.join(known)}.")
     text = _checked(message)
     values = {"title": title, "severity": severity, "affects": ",".join(named), "opened_at": now_s}
     [number] = connection.execute(insert(_incident).values(values).returning(_incident.c.id)).one()
