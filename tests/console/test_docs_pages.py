@@ -75,6 +75,7 @@ def test_search_finds_titles_first_and_says_when_there_is_nothing(site: TestClie
 def test_llms_txt_lists_every_page(site: TestClient[Litestar]) -> None:
     text = site.get("/llms.txt").text
     assert all(f"/docs/{slug}.md" in text for slug in docs.SLUGS)
+    assert "/openapi.json)" in text
 
 
 @pytest.mark.parametrize("kind", [Report, Component, Day, Period, Incident, Update])

@@ -1,8 +1,11 @@
 """The list of models, and the two probes."""
 
+import re
+
 import pytest
 from front_door import PRICES, House
 
+from vipcloud.gateway import routes
 from vipcloud.gateway.routes import CHANGES_LAG_MAX_S
 from vipcloud.simulators.app import PROVIDERS
 
@@ -75,3 +78,35 @@ async def test_it_is_not_ready_while_the_store_cannot_be_read(open_house, clock)
     assert ready.json["reasons"] == [f"store: not read for {CHANGES_LAG_MAX_S + 1:.0f} s"]
     await house.noticed()
     assert (await house.ask("GET", "/readyz")).status == 200
+
+
+NOT_OF_THE_API = {  # for operators, our own pages, the status page, and what tells of the API
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/status",
+    "/status.json",
+    "/status/*",
+    "/demo/chat/completions",
+    "/playground/chat/completions",
+    *routes.NOT_SERVED,
+}
+
+
+async def test_the_document_has_every_public_route_and_no_other(open_house) -> None:
+    house: House = await open_house(demo={"enabled": True}, console={"enabled": True})
+    served = {
+        (method.lower(), re.sub(r"\*$", "", path))
+        for path, methods in routes.table(house.gateway.parts).items()
+        if path not in NOT_OF_THE_API
+        for method in methods
+    }
+    reply = await house.ask("GET", "/openapi.json", headers={})
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    told = {
+        (method, re.sub(r"\{\w+\}$", "", path)) for path, methods in reply.json["paths"].items() for method in methods
+    }
+    assert told == served
+    assert len(told) >= 12
+    assert (await house.ask("GET", "/v1/openapi.json")).body == reply.body

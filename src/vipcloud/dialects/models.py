@@ -42,25 +42,27 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     price_cache_write: PicoUSDPerToken | None = None
 
 
-class _Architecture(Struct):
+class Architecture(Struct):
     modality: str
     input_modalities: tuple[str, ...]
     output_modalities: tuple[str, ...]
 
 
-class _Pricing(Struct, omit_defaults=True):
+class Pricing(Struct, omit_defaults=True):
+    """US dollars per token at this moment, as decimal text."""
+
     prompt: str
     completion: str
     input_cache_read: str | None = None
     input_cache_write: str | None = None
 
 
-class _TopProvider(Struct):
+class TopProvider(Struct):
     context_length: int
     max_completion_tokens: int
 
 
-class _Model(Struct):
+class ModelObject(Struct):
     """The wire form; fields stand in the order in which they are written."""
 
     id: str
@@ -71,20 +73,20 @@ class _Model(Struct):
     status: str
     description: str
     context_length: int
-    architecture: _Architecture
-    pricing: _Pricing | None
-    top_provider: _TopProvider
+    architecture: Architecture
+    pricing: Pricing | None
+    top_provider: TopProvider
     supported_parameters: tuple[str, ...]
 
 
-class _List(Struct):
+class ModelList(Struct):
     object: Literal["list"]
-    data: list[_Model]
+    data: list[ModelObject]
 
 
 def list_body(entries: Iterable[ModelEntry]) -> bytes:
     """The JSON of `GET /v1/models`, rows in the order given."""
-    return _encode(_List("list", [_model(entry) for entry in entries]))
+    return _encode(ModelList("list", [_model(entry) for entry in entries]))
 
 
 def model_body(entry: ModelEntry) -> bytes:
@@ -98,16 +100,16 @@ def usd_per_token(price: PicoUSDPerToken) -> str:
     return f"{whole}.{fraction:0{_DOLLAR_DECIMALS}d}".rstrip("0").rstrip(".")
 
 
-def _model(entry: ModelEntry) -> _Model:
+def _model(entry: ModelEntry) -> ModelObject:
     pricing = None
     if entry.price_input is not None and entry.price_output is not None:
-        pricing = _Pricing(
+        pricing = Pricing(
             prompt=usd_per_token(entry.price_input),
             completion=usd_per_token(entry.price_output),
             input_cache_read=_if_other(entry.price_cached_input, entry.price_input),
             input_cache_write=_if_other(entry.price_cache_write, entry.price_input),
         )
-    return _Model(
+    return ModelObject(
         id=entry.id,
         object="model",
         created=entry.created,
@@ -116,13 +118,13 @@ def _model(entry: ModelEntry) -> _Model:
         status=entry.status,
         description=entry.description,
         context_length=entry.context_tokens,
-        architecture=_Architecture(
+        architecture=Architecture(
             f"{'+'.join(entry.input_modalities)}->{'+'.join(entry.output_modalities)}",
             entry.input_modalities,
             entry.output_modalities,
         ),
         pricing=pricing,
-        top_provider=_TopProvider(entry.context_tokens, entry.output_tokens_max),
+        top_provider=TopProvider(entry.context_tokens, entry.output_tokens_max),
         supported_parameters=entry.supported_parameters,
     )
 

@@ -374,5 +374,7 @@ class Usage(Struct):
     total_tokens: int
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
-    cost: Raw | UnsetType = UNSET
-    cost_details: Raw | UnsetType = UNSET
+    cost: Annotated[Raw, Meta(description="US dollars, exact.", extra_json_schema={"type": "number"})] | UnsetType = (
+        UNSET
+    )
+    cost_details: Annotated[Raw, Meta(extra_json_schema={"type": "object"})] | UnsetType = UNSET

@@ -90,6 +90,51 @@ def hide_reasoning(reply: Reply) -> None:
 # --- a stream ----------------------------------------------------------------------------------------------------
 
 
+class CallDelta(Struct, forbid_unknown_fields=True):
+    """`name` comes with the first part of a call, `arguments` in parts."""
+
+    arguments: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, forbid_unknown_fields=True):
+    """`id` and `type` come with the first part of a call."""
+
+    index: int
+    function: CallDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
+class Delta(Struct, forbid_unknown_fields=True):
+    """What is new."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: CallDelta | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, forbid_unknown_fields=True):
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None
+    finish_reason: FinishReason | None
+
+
+class Chunk(Struct, forbid_unknown_fields=True):
+    """One event of a stream: what `ChunkWriter` writes, as a type."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+
+
 class ChunkWriter:
     """Chunks of one stream, each a whole event `data: {…}\\n\\n`.
 

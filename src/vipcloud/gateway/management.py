@@ -49,7 +49,7 @@ def table(parts: Parts, turns: Turns) -> dict[str, dict[str, Route]]:
 
     async def list_keys(call: Call) -> None:
         account_id = await manager(call, parts)
-        query = parse_qs(call.exchange.query)
+        query = query_of(call)
         skip, disabled = whole_number(query, "offset"), yes_or_no(query, "include_disabled")
         answer(call, 200, await turns.ask(lambda: listed(parts, account_id, skip, disabled=disabled)))
 
@@ -75,7 +75,7 @@ def table(parts: Parts, turns: Turns) -> dict[str, dict[str, Route]]:
 
     async def activity(call: Call) -> None:
         account_id = await manager(call, parts)
-        query = parse_qs(call.exchange.query)
+        query = query_of(call)
         days = days_of(query, int(parts.clock.wall_s() // reports.DAY_S))
         key_hash = hash_of(query["api_key_hash"][-1]) if "api_key_hash" in query else None
         answer(call, 200, await turns.ask(lambda: active(parts, account_id, days, key_hash)))
@@ -119,6 +119,11 @@ def hash_of(text: str) -> bytes:
     if _HASH.fullmatch(text) is None:
         raise _absent()
     return bytes.fromhex(text)
+
+
+def query_of(call: Call) -> dict[str, list[str]]:
+    """What is left empty is there, too: it is not what was left out."""
+    return parse_qs(call.exchange.query, keep_blank_values=True)
 
 
 def whole_number(query: dict[str, list[str]], name: str) -> int:

@@ -5,6 +5,7 @@ from functools import partial
 import msgspec
 
 from vipcloud.accounts.directory import Principal
+from vipcloud.dialects import contract
 from vipcloud.dialects import models as dialect
 from vipcloud.errors import ModelNotFound, NotImplementedYet
 from vipcloud.gateway import account_routes, management, metrics, pipeline, playground
@@ -55,6 +56,9 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
     async def not_served(call: Call) -> None:
         raise NotImplementedYet(f"{call.exchange.path} is not served yet; chat completions and models are.")
 
+    async def openapi(call: Call) -> None:
+        call.respond(200, contract.document_body())
+
     async def healthz(call: Call) -> None:
         call.respond(200, b'{"status":"ok"}')
 
@@ -84,6 +88,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         **account_routes.table(parts, turns),
         **management.table(parts, turns),
         **(StatusPage(parts.settings.data_path, parts.clock).table() if parts.settings.status.enabled else {}),
+        "/openapi.json": {"GET": openapi},
         "/healthz": {"GET": healthz},
         "/readyz": {"GET": readyz},
         "/metrics": {"GET": metrics.route(parts)},

@@ -36,7 +36,10 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("Account", ("management",)),
-    ("Reference", ("errors", "rate-limits", "pricing", "status", "privacy", "trust", "questions", "changes")),
+    (
+        "Reference",
+        ("openapi", "errors", "rate-limits", "pricing", "status", "privacy", "trust", "questions", "changes"),
+    ),
 )
 SLUGS = tuple(slug for _, slugs in GROUPS for slug in slugs)
 MOST_READ = ("quickstart", "chat-completions", "errors", "rate-limits", "pricing")
@@ -83,6 +86,7 @@ class Docs:
                 "errors": errors.documented(),
                 "settlement": settlement.ROWS,
                 "settings": settings,
+                "operations": contract.OPERATIONS,
                 "new_key_fields": contract.fields(openrouter.NewKey),
                 "key_fields": contract.fields(openrouter.Key),
                 "activity_fields": contract.fields(openrouter.ActivityItem),
@@ -176,6 +180,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
             lines += [f"## {group}", ""]
             lines += [f"- [{link.title}]({site.public_url}/docs/{link.slug}.md)" for link in links]
             lines.append("")
+        lines += ["## Machine-readable", "", f"- [OpenAPI 3.1 document]({site.public_url}/openapi.json)", ""]
         return "\n".join(lines)
 
     return [index, page, llms]
