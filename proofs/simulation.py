@@ -41,6 +41,7 @@ from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.gateway.visitors import Visitors
 from vipcloud.http.client import Address, Client, ConnectFailed, ConnectionBroken, TimedOut
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.http.outbox import Outbox
@@ -328,6 +329,7 @@ class World:
             progress=ProgressNotes(book, settings.journal.progress_interval_s),
             counter=TokenCounter(0),
             idempotency=Idempotency(self.engine, clock, settings.idempotency, lambda: 0.0),
+            visitors=Visitors(settings.data_path / "demo-visitors", bytes),
         )
 
     def _chance(self) -> float:

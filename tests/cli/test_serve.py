@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipclou
     served = serve()
     assert len(served.children) == 4
     answered = sum(served.chat(f"Count to {number}", stream=number % 2 == 0)[0] == 200 for number in range(8))
-    served.end(signal.SIGKILL)
+    assert [demo(served.base)["x-ratelimit-remaining-requests-day"] for _ in range(2)] == ["99", "98"]
+    with ask_demo(served.base, "Hello [[tokens=500 pace_ms=50]]") as begun:
+        assert begun.readline().startswith(b"data: ")
+        served.end(signal.SIGKILL)
     assert answered == 8
     until(lambda: not any(map(runs, served.children)))
     assert not accepts(served.base)
@@ -78,6 +82,22 @@ def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipclou
     shown = vipcloud("accounts", "show", "demo@example.com").stdout
     assert shown.count("chatcmpl-") == answered
     assert again.chat()[0] == 200
+    assert demo(again.base)["x-ratelimit-remaining-requests-day"] == "96", "a day's count outlasts the process"
+
+
+def ask_demo(base: str, text: str) -> Any:
+    body = {"stream": True, "model": "glm-4-flash", "messages": [{"role": "user", "content": text}]}
+    url = f"{base.removesuffix('/v1')}/demo/chat/completions"
+    return urllib.request.urlopen(
+        urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}), timeout=10
+    )
+
+
+def demo(base: str) -> Any:
+    """The headers of an answer of the demo."""
+    with ask_demo(base, "Hello") as answer:
+        answer.read()
+        return answer.headers
 
 
 def test_a_killed_bookkeeper_is_started_again(serve, vipcloud, until) -> None:

@@ -36,7 +36,12 @@ async def test_the_free_model_answers_without_a_key(house: House) -> None:
     call, _ = await house.upstreams["zhipu"].log()
     assert call["body"]["max_tokens"] == 1024
     row, _ = house.rows()
-    assert (row.account_id, row.key_id, row.model, row.charge_nanousd) == ("demo", None, "glm-4-flash", 0)
+    assert (row.account_id, row.key_id, row.model, row.charge_nanousd) == (
+        "demo",
+        house.gateway.parts.visitors.name("127.0.0.1", int(row.started_at // 86_400)),
+        "glm-4-flash",
+        0,
+    )
 
 
 async def test_an_address_has_five_a_minute_and_one_at_a_time(house: House) -> None:

@@ -37,6 +37,7 @@ from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.gateway.visitors import DayCounts, Visitors
 from vipcloud.gateway.withdrawals import RELEASE_S, Withdrawals
 from vipcloud.http.client import Client
 from vipcloud.http.deadlines import Deadlines
@@ -47,6 +48,7 @@ from vipcloud.ledger import store as ledger
 from vipcloud.ledger.journal import Journal, Syncer
 from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
+from vipcloud.limits.rules import DAY_S
 from vipcloud.money import parse_usd
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings, UpstreamSettings, environment_secret
@@ -144,12 +146,13 @@ def gateway(
         counter = TokenCounter(settings.gateway.count_timeout_s)
         stack.callback(counter.close)
         directory = Directory(engine, clock, settings.accounts)
+        visitors = Visitors(settings.data_path / "demo-visitors", context.random_bytes)
         parts = Parts(
             settings=settings,
             clock=clock,
             catalog=catalog,
             directory=directory,
-            guard=make_guard(settings, clock, directory),
+            guard=make_guard(settings, clock, directory, visitors),
             journal=journal,
             upstreams=upstreams,
             deadlines=deadlines,
@@ -158,6 +161,7 @@ def gateway(
             idempotency=Idempotency(
                 engine, clock, settings.idempotency, lambda: bookkeeper.booked_until(settings.journal_path)
             ),
+            visitors=visitors,
             figures=figures_for(settings),
         )
         parts.pulse.start()
@@ -175,12 +179,13 @@ def gateway(
         yield Gateway(parts, server, housekeeping, syncer, withdrawals)
 
 
-def make_guard(settings: Settings, clock: Clock, directory: Directory) -> Guard:
-    """The guard that the settings ask for. Raises SettingsError."""
+def make_guard(settings: Settings, clock: Clock, directory: Directory, visitors: Visitors) -> Guard:
+    """The guard that the settings ask for. Raises SettingsError and SQLAlchemyError."""
     lease_s = settings.timeouts.total_s + LEASE_BEYOND_TOTAL_S
     guard = settings.guard
     if guard.backend == "memory":
-        return LocalGuard(clock, lease_s)
+        counts = DayCounts(directory.engine, int(clock.wall_s() // DAY_S), visitors)
+        return LocalGuard(clock, lease_s, before=counts.before)
     # Whoever counts in memory need not load what speaks to a server.
     from vipcloud.limits.connection import Client
     from vipcloud.limits.valkey import ValkeyGuard

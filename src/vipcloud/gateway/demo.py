@@ -12,13 +12,13 @@ from vipcloud.errors import BadRequest, Forbidden, RequestTooLarge
 from vipcloud.gateway.app import same_origin_head
 from vipcloud.gateway.call import Call
 from vipcloud.gateway.parts import Parts
+from vipcloud.gateway.visitors import DEMO, address_meter
 from vipcloud.http.addresses import bucket, client_address
 from vipcloud.limits.guard import Subject
-from vipcloud.limits.rules import Limits, Meter
+from vipcloud.limits.rules import DAY_S, Limits, Meter
 from vipcloud.settings import DemoSettings
 
 DEMO_PATH = "/demo/chat/completions"
-ACCOUNT_ID = "demo"  # in usage rows; no account of this id is in the store
 OWN_PAGES = frozenset((b"same-origin", b"none"))
 
 
@@ -40,12 +40,12 @@ class Demo(Struct, frozen=True):
         address = bucket(client_address(exchange.peer, exchange.headers, parts.trusted_proxies))
         limits = Limits(settings.address_rpm, settings.address_rpd, settings.address_concurrency_max)
         meters = (
-            Meter(f"{ACCOUNT_ID}:{address}", limits, " for your address"),
-            Meter(ACCOUNT_ID, Limits(rpd=settings.rpd), " for the demo in all"),
+            Meter(address_meter(address), limits, " for your address"),
+            Meter(DEMO, Limits(rpd=settings.rpd), " for the demo in all"),
         )
         account = Account(
-            id=ACCOUNT_ID,
-            tier=ACCOUNT_ID,
+            id=DEMO,
+            tier=DEMO,
             rpm=None,
             rpd=None,
             concurrency=None,
@@ -53,7 +53,8 @@ class Demo(Struct, frozen=True):
             granted_nanousd=0,
             charged_nanousd=0,
         )
-        return Principal(None, account, 0), Subject(meters)
+        visitor = parts.visitors.name(address, int(parts.clock.wall_s() // DAY_S))
+        return Principal(visitor, account, 0), Subject(meters)
 
     def restrict(self, request: ChatRequest, body_bytes: int) -> None:
         """Let the demo's model answer, once and not for long. Raises BadRequest and RequestTooLarge."""

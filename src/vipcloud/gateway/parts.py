@@ -12,6 +12,7 @@ from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.pulse import Pulse
 from vipcloud.gateway.upstreams import Upstreams
+from vipcloud.gateway.visitors import Visitors
 from vipcloud.http.addresses import Network
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
@@ -70,6 +71,7 @@ class Parts:
     progress: ProgressNotes
     counter: TokenCounter
     idempotency: Idempotency
+    visitors: Visitors
     figures: Figures = field(default_factory=Figures)
     pulse: Pulse = field(init=False)
     tiers: Tiers = field(init=False)

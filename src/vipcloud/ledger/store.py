@@ -249,6 +249,17 @@ def charges_by_day(connection: Connection, key_id: str) -> dict[int, int]:
     return {day: int(charge) for day, charge in connection.execute(rows)}
 
 
+def requests_on(connection: Connection, day: int) -> dict[str, int]:
+    """How many requests there were on a UTC day (since 1970), so far as booked: by account, and by key."""
+    query = select(_day.c.account_id, _day.c.key_id, func.sum(_day.c.requests)).where(_day.c.day == day)
+    found: dict[str, int] = {}
+    for account_id, key_id, requests in connection.execute(query.group_by(_day.c.account_id, _day.c.key_id)):
+        for name in (account_id, key_id):
+            if name:
+                found[name] = found.get(name, 0) + int(requests)
+    return found
+
+
 class KeySpending(NamedTuple):
     """What a key was charged so far as booked: ever, today, since Monday, and since the first (UTC)."""
 

@@ -1,5 +1,6 @@
-"""The guard in memory, for a gateway of one process. Its counts of requests begin at zero with the process.
+"""The guard in memory, for a gateway of one process. Its windows of a minute begin empty with the process.
 
+Counts of days do not: what was counted before it began is asked for when a meter is first met, and not again.
 Credit and caps do not: what the store holds when a purse is first seen is the start, every charge since is kept here,
 and later readings of the store only raise what was granted. The journal carries the charges into the store.
 """
@@ -34,20 +35,31 @@ CONCURRENCY_RETRY_S = 1.0
 METERS_SWEPT_AT = 10_000  # a sweep drops those that count nothing any more
 
 
+def _nothing(_meter_id: str, _day: int) -> int:
+    return 0
+
+
 class LocalGuard:
     """`lease_s` is how long a request may hold its place if its end is never told. `chance` is in [0, 1).
 
     `share` is the part of every limit that is ours, where other gateways admit as well: each takes its share rounded
-    down, but at least 1.
+    down, but at least 1. `before` tells how many of a meter's requests on a day were counted before this process began.
     """
 
     def __init__(
-        self, clock: Clock, lease_s: float, chance: Callable[[], float] = random.random, *, share: float = 1.0
+        self,
+        clock: Clock,
+        lease_s: float,
+        chance: Callable[[], float] = random.random,
+        *,
+        share: float = 1.0,
+        before: Callable[[str, int], int] = _nothing,
     ) -> None:
         self._now_s = clock.monotonic_s
         self._lease_s = lease_s
         self._chance = chance
         self._share = share
+        self._before = before
         self._meters: dict[str, MeterState] = {}
         self._purses: dict[str, PurseState] = {}
         self._sweep_at = METERS_SWEPT_AT
@@ -61,7 +73,7 @@ class LocalGuard:
         day = int(wall_s // DAY_S)
         meters = subject.meters
         for meter in meters:
-            state = self._meters.get(meter.id)
+            state = self._meters.get(meter.id) or self._counted_before(meter.id, day)
             if state is not None:
                 self._check(state, meter, now_s, day, wall_s)
         tokens = first = ask.output_tokens
@@ -142,7 +154,7 @@ class LocalGuard:
         day = int(wall_s // DAY_S)
         found = NO_STANDING
         for meter in subject.meters:
-            state = self._meters.get(meter.id) or MeterState()
+            state = self._meters.get(meter.id) or self._counted_before(meter.id, day) or MeterState()
             state.forget_old(now_s)
             rpm, rpd = self._ours(meter.limits.rpm), self._ours(meter.limits.rpd)
             left = max(0, rpm - len(state.admitted))
@@ -224,6 +236,14 @@ class LocalGuard:
         money = self._purses[purse.id]
         credit = money.left(purse.granted_nanousd, None, day)
         return unaffordable(left, capped=left < credit, of_key=of_key)
+
+    def _counted_before(self, meter_id: str, day: int) -> MeterState | None:
+        """The meter's state if there is anything to know of it; it is kept then."""
+        count = self._before(meter_id, day)
+        if not count:
+            return None
+        state = self._meters[meter_id] = MeterState(days={day: count})
+        return state
 
     def _meter(self, meter_id: str, now_s: float, day: int) -> MeterState:
         if len(self._meters) >= self._sweep_at:
