@@ -342,6 +342,9 @@ class AccountSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keys_per_account_max: Annotated[
         int, Meta(ge=1, description="Keys that an account may have at a time, for its owners; commands make more.")
     ] = 500
+    management_rpm: Annotated[
+        int, Meta(ge=0, description="Requests to the management API in any 60 s, for an account; 0 is no limit.")
+    ] = 120
     starter_credit_usd: Annotated[
         str, Meta(pattern=r"^\d{1,9}(\.\d{1,9})?$", description="Credit of a new account when `--credit` is not given.")
     ] = "5.00"

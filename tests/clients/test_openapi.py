@@ -1,6 +1,8 @@
 """The OpenAPI document, held against a running gateway: whatever it allows and forbids to send, answers keep to it."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -84,8 +86,12 @@ def holds(schema: dict[str, Any], value: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def customer(gateway: Gateway) -> Customer:
-    return Customer(gateway)
+def customer(folder: Path) -> Iterator[Customer]:
+    """Of a gateway that may be asked to manage keys as often as this takes."""
+    gateway = Gateway(folder / "documented", "[accounts]\nmanagement_rpm = 0\n")
+    gateway.start()
+    yield Customer(gateway)
+    gateway.stop()
 
 
 def run(customer: Customer, name: str, mode: GenerationMode) -> None:

@@ -26,6 +26,8 @@ PUBLIC = [
     "/docs/quickstart",
     "/docs/chat-completions",
     "/docs/errors",
+    "/docs/management",
+    "/docs/openapi",
     "/docs/status",
     "/docs?q=limits",
     "/login",

@@ -170,7 +170,7 @@ async def test_a_deleted_key_is_gone_for_good(house: House, manager: Manager) ->
 
 async def test_keys_are_listed_newest_first_a_hundred_at_a_time(open_house, clock) -> None:
     clock.advance(time.time() + DAY_S - clock.wall_s())  # the key that is there was made a moment ago
-    house: House = await open_house(clock=clock)
+    house: House = await open_house(clock=clock, accounts={"management_rpm": 0})
     manager = Manager(house, management_key(house))
     made = []
     for number in range(103):
@@ -392,6 +392,23 @@ async def test_the_routes_are_served_below_v1_only(house: House, manager: Manage
     preflight = await house.ask("OPTIONS", "/v1/keys/x", headers={"Origin": "https://app.example"})
     assert preflight.status == 204
     assert "PATCH" in preflight.headers["access-control-allow-methods"]
+
+
+async def test_an_account_may_ask_so_often_whatever_it_asks(open_house, clock) -> None:
+    house: House = await open_house(clock=clock, accounts={"management_rpm": 3})
+    manager = Manager(house, management_key(house))
+    second = Manager(house, management_key(house))
+    other = Manager(house, management_key(house, house.new_key()[1]))
+    await manager("GET", "/keys", status=200)
+    await manager("GET", "/activity", status=200)
+    await second("POST", "/keys", {"name": ""}, status=400)
+    refused = await manager("POST", "/keys", {"name": "x"}, status=429)
+    assert "3 requests per minute to the management API" in refused.error["message"]
+    assert 60 <= int(refused.headers["retry-after"]) <= 66
+    await other("GET", "/keys", status=200)
+    assert (await house.chat()).status == 200
+    clock.advance(60)
+    await manager.make("x")
 
 
 # --- activity

@@ -44,10 +44,10 @@ class ErrorEnvelope(Struct, forbid_unknown_fields=True):
 
 
 class Parameter(NamedTuple):
-    """Something of the path or the query; `schema` is a JSON schema."""
+    """Something of the path, the query or the headers; `schema` is a JSON schema."""
 
     name: str
-    place: Literal["path", "query"]
+    place: Literal["path", "query", "header"]
     schema: dict[str, Any]
     meaning: str
     required: bool = False
@@ -108,6 +108,16 @@ OPERATIONS = (
     Operation(
         *("post", "/chat/completions", "createChatCompletion", "Ask a model", "Chat", replies.Reply),
         body=openai.ChatRequest,
+        parameters=(
+            Parameter(
+                *("Idempotency-Key", "header", {"type": "string", "maxLength": 255}),
+                "The same key and body are generated and charged at most once in 24 hours.",
+            ),
+            Parameter(
+                *("x-vipcloud-rescue", "header", {"enum": ["continue", "buffer"]}),
+                "What to do when a provider's stream breaks off midway.",
+            ),
+        ),
         errors=COMPLETION,
         streams=True,
     ),
@@ -134,31 +144,33 @@ OPERATIONS = (
             Parameter("offset", "query", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Keys to skip."),
             Parameter("include_disabled", "query", {"type": "boolean"}, "Disabled ones too."),
         ),
+        errors=(errors.RateLimited,),
         management=True,
     ),
     Operation(
         *("post", "/keys", "createKey", "Make a key", "Management", openrouter.KeyMade),
         body=openrouter.NewKey,
+        errors=(errors.RateLimited,),
         status=201,
         management=True,
     ),
     Operation(
         *("get", "/keys/{hash}", "getManagedKey", "One key", "Management", openrouter.KeyAnswer),
         parameters=(_KEY,),
-        errors=(errors.KeyNotFound,),
+        errors=(errors.KeyNotFound, errors.RateLimited),
         management=True,
     ),
     Operation(
         *("patch", "/keys/{hash}", "changeKey", "Change a key", "Management", openrouter.KeyAnswer),
         body=openrouter.KeyChanges,
         parameters=(_KEY,),
-        errors=(errors.KeyNotFound,),
+        errors=(errors.KeyNotFound, errors.RateLimited),
         management=True,
     ),
     Operation(
         *("delete", "/keys/{hash}", "deleteKey", "End a key for good", "Management", openrouter.KeyDeleted),
         parameters=(_KEY,),
-        errors=(errors.KeyNotFound,),
+        errors=(errors.KeyNotFound, errors.RateLimited),
         management=True,
     ),
     Operation(
@@ -169,7 +181,7 @@ OPERATIONS = (
             ),
             Parameter("api_key_hash", "query", _DIGEST, "One key."),
         ),
-        errors=(errors.KeyNotFound,),
+        errors=(errors.KeyNotFound, errors.RateLimited),
         management=True,
     ),
 )

@@ -152,7 +152,7 @@ class Key(Bound, kw_only=True):
     """From `caps` on the fields are ours; null is no bound but the account's."""
 
     hash: Hash
-    name: str
+    name: Annotated[str, Meta(description="What its owner calls it.")]
     label: Annotated[str, Meta(description="The key masked, for people.")]
     disabled: Annotated[bool, Meta(description="It is refused until it is enabled again.")]
     creator_user_id: Annotated[None, Meta(description="Always null.")] = None
@@ -206,7 +206,7 @@ class KeyChanges(Struct, kw_only=True, forbid_unknown_fields=True):
     """The body of `PATCH /v1/keys/{hash}`: what is left out stays as it is, null takes a bound away."""
 
     name: Annotated[str, _about("Up to 100 characters; no two working keys have the same.")] | UnsetType = UNSET
-    disabled: Annotated[bool, _about("Refuse the key until this is false again.")] | UnsetType = UNSET
+    disabled: Annotated[bool, _about("Refuse new requests until this is false again.")] | UnsetType = UNSET
     limit: (
         Annotated[Amount | None, _about("US dollars that it may spend; takes the place of all caps.")] | UnsetType
     ) = UNSET
@@ -236,16 +236,16 @@ class ActivityItem(Struct, kw_only=True):
     """One model at one provider on one day."""
 
     date: Annotated[str, Meta(description="A UTC day.", extra_json_schema={"format": "date"})]
-    model: str
+    model: Annotated[str, Meta(description="The model's id.")]
     model_permaslug: Annotated[str, Meta(description="The same.")]
     endpoint_id: Annotated[str, Meta(description="Provider and model.")]
     provider_name: Annotated[str | None, Meta(description="null: no provider was reached.")]
     usage: Annotated[Dollars, Meta(description="US dollars charged, exact.")]
     byok_usage_inference: NoBYOK = 0
-    requests: int
+    requests: Annotated[int, Meta(description="How many, failed ones included.")]
     prompt_tokens: Annotated[int, Meta(description="Cached ones included.")]
     completion_tokens: Annotated[int, Meta(description="Reasoning included.")]
-    reasoning_tokens: int
+    reasoning_tokens: Annotated[int, Meta(description="Of these, for reasoning.")]
     tokens: Annotated[Tokens, Meta(description="By class of price: `input`, `cached_input`, `output`.")]
 
 

@@ -30,13 +30,15 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.turns import Turns
 from vipcloud.ledger import reports
 from vipcloud.ledger.store import KeySpending
-from vipcloud.limits.rules import Caps
-from vipcloud.money import parse_usd
+from vipcloud.limits.guard import Subject
+from vipcloud.limits.rules import Ask, Caps, Limits, Meter
+from vipcloud.money import NanoUSD, PicoUSDPerToken, parse_usd
 from vipcloud.storage import engine as storage
 
 ONLY_VERSIONED = frozenset(("/keys", "/keys/*"))  # `/keys` is a page of the website
 ACTIVITY_DAYS = 30
 NOTHING = KeySpending()
+FREE = Ask(NanoUSD(0), PicoUSDPerToken(0), 0)
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _FIELDS = {"models": "allowed_models", "networks": "allowed_ips"}  # ours → the API's, where they differ
 
@@ -91,13 +93,19 @@ def table(parts: Parts, turns: Turns) -> dict[str, dict[str, Route]]:
 
 
 async def manager(call: Call, parts: Parts) -> str:
-    """The account whose management key this is. Raises Forbidden for other keys, and what `authenticate` does."""
+    """The account whose management key this is. Raises Forbidden for other keys, RateLimited, and what `authenticate`
+    does."""
     principal: Principal = await pipeline.authenticate(call, parts)
     if principal.terms is None or not principal.terms.management:
         raise Forbidden(
             "This takes a management key. An owner of the account makes one on the website's page for keys."
         )
-    return principal.account.id
+    account_id = principal.account.id
+    limits = Limits(parts.settings.accounts.management_rpm)
+    asks = Subject((Meter(f"manage:{account_id}", limits, " to the management API"),))
+    permit = await parts.guard.admit(call.completion_id, asks, FREE, parts.clock.wall_s())
+    parts.guard.settle(permit, NanoUSD(0))
+    return account_id
 
 
 async def read(call: Call, kind: type[S]) -> S:
