@@ -77,7 +77,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def signed_in(shop: Shop, chromium: Browser) -> BrowserContext:
+def signed_in(shop: Shop, chromium: Browser) -> Iterator[BrowserContext]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     context.route(
         "https://checkout.stripe.com/**",
@@ -90,7 +90,8 @@ def signed_in(shop: Shop, chromium: Browser) -> BrowserContext:
     page.fill("#code", mail(page, shop, r"Your code: (\d{4} \d{4})"))
     page.click("main button:has-text('Sign in')")
     page.close()
-    return context
+    yield context
+    context.close()
 
 
 def add_credit(page: Page, shop: Shop, amount: str, *, keep: bool = False) -> None:
