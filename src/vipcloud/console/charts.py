@@ -1,5 +1,6 @@
 """Charts as numbers: where bars stand, in the units of an SVG. The template only writes them down."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -64,6 +65,36 @@ def stacked(days: Sequence[tuple[str, Mapping[int, int]]]) -> Chart:
         Tick(top * number // STEPS, round(BOTTOM - top * number / STEPS * scale, 1)) for number in range(STEPS + 1)
     )
     return Chart(tuple(made), ticks)
+
+
+class LogBar(NamedTuple):
+    y: float
+    width: float
+
+
+class LogTick(NamedTuple):
+    value: int
+    x: float
+
+
+class LogChart(NamedTuple):
+    bars: tuple[LogBar, ...]
+    ticks: tuple[LogTick, ...]
+    left: float
+    bottom: float
+
+
+def logarithmic(values: Sequence[float], *, left: float, right: float, top: float, step: float) -> LogChart:
+    """A bar per value, `step` apart, from the power of ten below the smallest on; the largest ends at `right`."""
+    floor = math.floor(math.log10(min(values)))
+    scale = (right - left) / max(1.0, math.log10(max(values)) - floor)
+    bars = [
+        LogBar(round(top + step * place, 1), round((math.log10(value) - floor) * scale, 1))
+        for place, value in enumerate(values)
+    ]
+    decades = range(floor, max(floor + 1, math.floor(math.log10(max(values)))) + 1)
+    ticks = [LogTick(10**decade, round(left + (decade - floor) * scale, 1)) for decade in decades if decade >= 0]
+    return LogChart(tuple(bars), tuple(ticks), left, round(top + step * len(values), 1))
 
 
 def _round_up(value: int) -> int:

@@ -1,10 +1,12 @@
 """`/`: what this is, in a minute, with a model to try."""
 
+from pathlib import Path
 from typing import Any
 
 from litestar import Response, get
 from litestar.types import ControllerRouterHandler
 
+from vipcloud.console import benchmarks, charts
 from vipcloud.console.pages import catalogue, settlement
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
@@ -33,6 +35,7 @@ def context(parts: Parts) -> dict[str, Any]:
         "settlement": settlement.ROWS,
         "worked": worked(parts),
         "demo": demo(parts),
+        "cpu": cpu(benchmarks.RESULTS),
     }
 
 
@@ -41,6 +44,19 @@ def demo(parts: Parts) -> DemoSettings | None:
     settings = parts.settings.demo
     model = parts.catalog.models.get(settings.model)
     return settings if settings.enabled and model is not None and model.on_sale else None
+
+
+def cpu(folder: Path) -> dict[str, Any] | None:
+    """The chart of CPU time, for wide and narrow windows; None where nothing was measured."""
+    comparison = benchmarks.read(folder)
+    if comparison is None:
+        return None
+    values = [cost.cpu_us for cost in comparison.costs]
+    return {
+        "of": comparison,
+        "wide": charts.logarithmic(values, left=250, right=1130, top=37.6, step=41.2),
+        "narrow": charts.logarithmic(values, left=8, right=270, top=43, step=50.4),
+    }
 
 
 def worked(parts: Parts) -> dict[str, Any] | None:
