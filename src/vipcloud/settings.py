@@ -466,6 +466,9 @@ class PaymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 300
     topup_min_usd: Annotated[int, Meta(ge=1, le=10_000, description="Smallest payment.")] = 5
     topup_max_usd: Annotated[int, Meta(ge=1, le=10_000, description="Largest payment.")] = 1000
+    operator_email: Annotated[
+        str, Meta(description="Who is mailed about disputes and second payments; empty: they are in the log only.")
+    ] = ""
     low_credit_usd: Annotated[
         str,
         Meta(

@@ -19,6 +19,9 @@ LETTERS = {
     "low_credit": letters.low_credit("$0.42", "$0.50", LINK),
     "recharged": letters.recharged("$20.00", "Visa ending 4242", "$20.42", LINK),
     "recharge_stopped": letters.recharge_stopped("", "Your card was declined.", LINK),
+    "refunded": letters.refunded("$20.00", "VC-2026-000412", "Visa ending 4242"),
+    "paid_twice": letters.paid_twice("ann@example.com", "$20.00", "VC-2026-000412"),
+    "contested": letters.contested("ann@example.com", "$20.00", "VC-2026-000412", "open"),
     "recharge_capped": letters.recharge_capped("$50.00", LINK),
 }
 

@@ -68,8 +68,18 @@ def round_(till: Till, stripe: Payments | None = None) -> None:
     look(till)
     recharges.tell_stopped(till.engine, till.clock, URL)
     recharges.begin(till.engine, till.clock, URL, secrets.token_bytes)
-    recharges.carry_on(till.engine, stripe, till.clock)
-    recharges.name_cards(till.engine, stripe, till.clock, URL)
+    carry_on(till, stripe)
+    with storage.reading(till.engine) as connection:
+        unnamed = watch.unnamed(connection, 0)
+    for topup in unnamed:
+        recharges.name_card(till.engine, stripe, till.clock, topup, URL)
+
+
+def carry_on(till: Till, stripe: Payments) -> None:
+    with storage.reading(till.engine) as connection:
+        begun = watch.charging(connection)
+    for topup in begun:
+        recharges.charge(till.engine, stripe, till.clock, topup)
 
 
 def charges(till: Till) -> list[dict[str, Any]]:
@@ -198,7 +208,7 @@ def test_two_consoles_at_once_charge_once(saved: Till) -> None:
 
     def one(_: int) -> None:
         recharges.begin(saved.engine, saved.clock, URL, secrets.token_bytes)
-        recharges.carry_on(saved.engine, saved.stripe, saved.clock)
+        carry_on(saved, saved.stripe)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(4)))

@@ -19,10 +19,11 @@ from litestar.testing import TestClient
 from sqlalchemy import select
 
 from console.conftest import PUBLIC_URL, Page, Person, words
-from vipcloud.accounts import people, store
+from vipcloud.accounts import mails, people, store
 from vipcloud.accounts.directory import Directory
 from vipcloud.billing import refunds, watch, withdrawals
 from vipcloud.billing import store as billing
+from vipcloud.billing.payments import PaymentsError
 from vipcloud.console import app
 from vipcloud.console.chores import Chores
 from vipcloud.console.parts import Parts
@@ -323,6 +324,52 @@ def test_a_refund_whose_command_died_is_finished_once(shop: Shop) -> None:
     with storage.reading(shop.parts.engine) as connection:
         [found] = withdrawals.of_account(connection, shop.account.id)
     assert (found.state, found.taken_cents) == ("done", 1000)
+
+
+def test_the_operator_is_told_of_disputes_and_second_payments(shop: Shop, parts: Parts) -> None:
+    payments = msgspec.structs.replace(parts.settings.payments, operator_email="op@gateway.example")
+    parts.settings = msgspec.structs.replace(parts.settings, payments=payments)
+    event = shop.paid()
+    shop.send(event)
+    other = shop.paid()
+    session = {**other["data"]["object"], "client_reference_id": event["data"]["object"]["client_reference_id"]}
+    twice = {
+        **other,
+        "id": "evt_twice",
+        "data": {"object": {**session, "metadata": event["data"]["object"]["metadata"]}},
+    }
+    for _ in range(2):
+        shop.send(twice)
+    assert "A second payment of $50.00" in shop.person.mail("op@gateway.example")
+    assert shop.added() == 100 * NANO
+    about = {"id": "dp_op", "payment_intent": session["payment_intent"], "status": "needs_response"}
+    shop.tell("charge.dispute.created", "evt_op", about)
+    assert "The account is closed until the bank decides" in shop.person.mail("op@gateway.example")
+    with storage.reading(parts.engine) as connection:
+        assert sum(mail.recipient == "op@gateway.example" for mail in mails.unsent(connection)) == 2
+
+
+def test_where_stripe_fails_for_one_the_others_are_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = shop.paid()
+    shop.send(event)
+    with storage.writing(shop.parts.engine) as connection:
+        watch.save(connection, shop.account.id, recharge_on=True, customer_id="cus_1", method_id="pm_1",
+                   below_cents=10_000, amount_cents=10_000, cap_cents=10_000)  # fmt: skip
+        [topup] = billing.receipts(connection, shop.account.id)
+        name = store.new_id("wd", shop.parts.random_bytes)
+        refunds.ask(connection, refunds.Part(topup, 1000), name, 1.0, whole=True)
+        withdrawals.take(connection, name, 1000, 1.0)
+
+    def fails(*_: object) -> None:
+        raise PaymentsError("not now")
+
+    monkeypatch.setattr("vipcloud.billing.recharges.charge", fails)
+    with pytest.raises(PaymentsError):
+        Chores(shop.parts).round()
+    assert shop.added() == 40 * NANO
+    with storage.reading(shop.parts.engine) as connection:
+        assert [each.state for each in withdrawals.of_account(connection, shop.account.id)] == ["done"]
+    assert "goes back to Visa ending 4242" in shop.person.mail("ann@example.com")
 
 
 def test_a_dispute_that_is_won_opens_the_account_again(shop: Shop) -> None:

@@ -160,3 +160,31 @@ def recharge_capped(cap: str, link: str) -> Letter:
         "Nothing was charged. From the first of the month (UTC) on it goes on by itself.\n\n"
         f"Add credit, or raise the cap: {link}\n",
     )
+
+
+def refunded(amount: str, number: str, card: str) -> Letter:
+    """`number` of the receipt; `card` is empty where it is not known."""
+    return Letter(
+        f"{amount} goes back to your card",
+        f"{amount} of the payment with the receipt {number} goes back to {card or 'the card that paid'}. "
+        "Your credit is lower by what was left of it. Banks take up to ten days to show it.\n",
+    )
+
+
+def paid_twice(email: str, amount: str, number: str) -> Letter:
+    """To the operator."""
+    return Letter(
+        f"{email} paid a top-up twice",
+        f"A second payment of {amount} came in for one top-up of {email}. It became credit, receipt {number}.\n\n"
+        f"If it was not meant: vipcloud payments refund {number}\n",
+    )
+
+
+def contested(email: str, amount: str, number: str, state: str) -> Letter:
+    """To the operator. `state` of the dispute: open, won or lost."""
+    what = {
+        "open": "The account is closed until the bank decides. Answer in Stripe's dashboard.",
+        "won": "The account is open again, unless another payment is contested or you closed it.",
+        "lost": "What was free of the credit is taken back, and the account stays closed.",
+    }[state]
+    return Letter(f"Dispute {state}: {amount} of {email}", f"The payment {number} of {email} is contested. {what}\n")

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
-from vipcloud.accounts import rules, store
+from vipcloud.accounts import mails, rules, store
+from vipcloud.accounts.letters import Letter
 from vipcloud.accounts.store import AccountRow, AccountsError, InvalidInput
 from vipcloud.storage import schema
 
@@ -101,6 +102,13 @@ def list_members(connection: Connection, account_id: str) -> list[Member]:
     """Oldest first."""
     query = select(_member).where(_member.c.account_id == account_id).order_by(_member.c.created_at, _member.c.id)
     return [Member(*row) for row in connection.execute(query)]
+
+
+def mail_owners(connection: Connection, account_id: str, letter: Letter, now_s: float) -> None:
+    """Write to everybody who may spend and pay."""
+    for member in list_members(connection, account_id):
+        if member.role == "owner":
+            mails.queue(connection, member.email, letter.subject, letter.body, now_s)
 
 
 def remove_member(connection: Connection, account_id: str, member_id: str) -> Member:

@@ -8,11 +8,10 @@ the same charge again, and where Stripe may have forgotten the key, looks for th
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from vipcloud.accounts import letters, mails, people
+from vipcloud.accounts import letters, people
 from vipcloud.accounts import store as accounts
-from vipcloud.accounts.letters import Letter
 from vipcloud.accounts.people import RandomBytes
 from vipcloud.billing import rules, store, watch
 from vipcloud.billing.payments import PaymentRefused, Payments, PaymentsError
@@ -24,7 +23,6 @@ from vipcloud.settings import PaymentSettings
 from vipcloud.storage import engine as storage
 
 KEY_SAFE_S = 3600.0  # Stripe keeps idempotency keys for a day at least
-UNNAMED_S = 3 * 86_400.0
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +41,7 @@ def tell_low(engine: Engine, clock: Clock, settings: PaymentSettings, public_url
                 bound = low if known.low_nanousd is None else known.low_nanousd
                 watch.save(connection, name, low_at=now_s, mailed_at=now_s)
                 letter = letters.low_credit(_usd(left), _usd(bound), f"{public_url}/credit")
-                _mail(connection, name, letter, now_s)
+                people.mail_owners(connection, name, letter, now_s)
                 log.info("credit is low", account=name)
 
 
@@ -64,18 +62,11 @@ def begin(engine: Engine, clock: Clock, public_url: str, random_bytes: RandomByt
                 elif known.capped_at is None or known.capped_at < month_s:
                     watch.save(connection, name, capped_at=now_s)
                     cap = _usd(rules.nanousd(known.cap_cents))
-                    _mail(connection, name, letters.recharge_capped(cap, f"{public_url}/credit"), now_s)
+                    people.mail_owners(connection, name, letters.recharge_capped(cap, f"{public_url}/credit"), now_s)
 
 
-def carry_on(engine: Engine, stripe: Payments, clock: Clock) -> None:
-    """See every charge that was begun to its end. Raises PaymentsError."""
-    with storage.reading(engine) as connection:
-        begun = watch.charging(connection)
-    for topup in begun:
-        _charge(engine, stripe, clock, topup)
-
-
-def _charge(engine: Engine, stripe: Payments, clock: Clock, topup: Topup) -> None:
+def charge(engine: Engine, stripe: Payments, clock: Clock, topup: Topup) -> None:
+    """See a charge that was begun to its end. Raises PaymentsError."""
     now_s = clock.wall_s()
     with storage.reading(engine) as connection:
         account = accounts.account_by_id(connection, topup.account_id)
@@ -126,15 +117,7 @@ def tell_stopped(engine: Engine, clock: Clock, public_url: str) -> None:
         for known in watch.stopped(connection):
             watch.save(connection, known.account_id, stopped_told=True)
             letter = letters.recharge_stopped(known.card or "", known.stopped_reason or "", f"{public_url}/credit")
-            _mail(connection, known.account_id, letter, clock.wall_s())
-
-
-def name_cards(engine: Engine, stripe: Payments, clock: Clock, public_url: str) -> None:
-    """What was paid with, for receipts that do not say so yet. Raises PaymentsError."""
-    with storage.reading(engine) as connection:
-        unnamed = watch.unnamed(connection, clock.wall_s() - UNNAMED_S)
-    for topup in unnamed:
-        name_card(engine, stripe, clock, topup, public_url)
+            people.mail_owners(connection, known.account_id, letter, clock.wall_s())
 
 
 def name_card(engine: Engine, stripe: Payments, clock: Clock, topup: Topup, public_url: str) -> None:
@@ -157,7 +140,7 @@ def name_card(engine: Engine, stripe: Payments, clock: Clock, topup: Topup, publ
             left = ledger.balance(connection, known.account_id)
             link = f"{public_url}/credit/receipts/{store.number(known)}"
             letter = letters.recharged(_usd(known.amount_nanousd), card.name, _usd(left), link)
-            _mail(connection, known.account_id, letter, clock.wall_s())
+            people.mail_owners(connection, known.account_id, letter, clock.wall_s())
     if former is not None and former != card.method_id:
         _forget(stripe.forget_card, former)
 
@@ -167,12 +150,6 @@ def _forget(forget: Callable[[str], None], method_id: str) -> None:
         forget(method_id)
     except PaymentsError as error:
         log.warning("a card that was replaced is still known to stripe", method=method_id, error=str(error))
-
-
-def _mail(connection: Connection, account_id: str, letter: Letter, now_s: float) -> None:
-    for member in people.list_members(connection, account_id):
-        if member.role == "owner":
-            mails.queue(connection, member.email, letter.subject, letter.body, now_s)
 
 
 def _usd(amount: int) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine
 
-from vipcloud.billing import store, withdrawals
+from vipcloud.accounts import letters, people
+from vipcloud.billing import rules, store, withdrawals
 from vipcloud.billing.payments import PaymentRefused, Payments, Refund
 from vipcloud.billing.rules import Topup
 from vipcloud.billing.withdrawals import Withdrawal
@@ -44,7 +45,7 @@ def plan(connection: Connection, topups: list[Topup], free_cents: int, wanted_ce
     if not possible:
         raise ValueError("nothing is left of it to refund")
     if wanted_cents is not None and possible < wanted_cents:
-        raise ValueError(f"at most ${possible / 100:,.2f} of it is unused and not refunded yet")
+        raise ValueError(f"at most {rules.usd(possible)} of it is unused and not refunded yet")
     return parts
 
 
@@ -98,9 +99,11 @@ def _settle(engine: Engine, clock: Clock, topup: Topup, refund: Refund) -> None:
         if known is None:
             if refund.stands:
                 _take(connection, topup, refund, now_s)
+                _tell(connection, topup, refund, now_s)
         elif refund.stands:
             if withdrawals.finish(connection, known.id, refund.id, now_s):
                 log.info("a refund was made", withdrawal=known.id, refund=refund.id, cents=refund.amount_cents)
+                _tell(connection, topup, refund, now_s)
         elif withdrawals.fail(connection, known.id, f"Stripe: {refund.status}", now_s):
             log.error("a refund came back", withdrawal=known.id, refund=refund.id, cents=refund.amount_cents)
 
@@ -118,6 +121,13 @@ def _take(connection: Connection, topup: Topup, refund: Refund, now_s: float) ->
     name = store.derived_id("wd", refund.id)
     withdrawals.ask(connection, withdrawals.new(name, topup, "refund", cents, now_s, provider_id=refund.id))
     log.warning("a refund was made at Stripe", topup=topup.id, refund=refund.id, cents=refund.amount_cents)
+
+
+def _tell(connection: Connection, topup: Topup, refund: Refund, now_s: float) -> None:
+    amount = rules.usd(refund.amount_cents)
+    people.mail_owners(
+        connection, topup.account_id, letters.refunded(amount, store.number(topup), topup.card or ""), now_s
+    )
 
 
 def differences(
@@ -141,7 +151,7 @@ def differences(
         elif refund.stands != (known.state in ("asked", "done")):
             wrong.append(f"{refund.id}: {refund.status} at Stripe, and {known.state} here")
         elif known.state == "done" and (short := refund.amount_cents - (known.taken_cents or 0)) > 0:
-            lost.append(f"{refund.id}: of ${refund.amount_cents / 100:,.2f} refunded, ${short / 100:,.2f} was used up")
+            lost.append(f"{refund.id}: of {rules.usd(refund.amount_cents)} refunded, {rules.usd(short)} was used up")
     wrong += [
         f"{each.id}: refunded here, and not at Stripe"
         for each in ours

@@ -111,6 +111,11 @@ def nanousd(cents: int) -> NanoUSD:
     return NanoUSD(cents * NANO_PER_CENT)
 
 
+def usd(amount_cents: int) -> str:
+    """`$1,234.50`."""
+    return f"${amount_cents // CENTS:,}.{amount_cents % CENTS:02d}"
+
+
 def cents(text: str, min_usd: int, max_usd: int, what: str = "an amount") -> int:
     """Dollars as a person types them. Raises ValueError, with a text for that person."""
     match = _DOLLARS.fullmatch(text.strip().replace(",", ""))

@@ -68,6 +68,7 @@ def _described(topup: Topup, emails: dict[str, str], back: list[Withdrawal]) -> 
     refunded = sum(each.amount_cents for each in back if each.kind == "refund" and each.state in withdrawals.LIVE)
     notes = [
         f"dispute {topup.dispute}" if topup.dispute else "",
+        "charged by itself" if topup.charged_to else "",
         f"a second payment for {topup.again_of}" if topup.again_of else "",
         topup.reason or "",
         *(f"refund {each.state}: {each.reason}" for each in back if each.reason),
@@ -77,9 +78,9 @@ def _described(topup: Topup, emails: dict[str, str], back: list[Withdrawal]) -> 
         "created_at": rfc3339(topup.created_at),
         "account": emails.get(topup.account_id, topup.account_id),
         "receipt": billing.number(topup) if topup.state == "added" else None,
-        "amount_usd": dollars(topup.amount_cents),
+        "amount_usd": rules.usd(topup.amount_cents)[1:],
         "state": topup.state,
-        "refunded_usd": dollars(refunded) if refunded else None,
+        "refunded_usd": rules.usd(refunded)[1:] if refunded else None,
         "note": "; ".join(filter(None, notes)) or None,
     }
 
@@ -142,7 +143,7 @@ def _finish(engine: Engine, stripe: Payments, found: Withdrawal) -> Withdrawal:
     number, card = billing.number(topup), topup.card or "the card that paid"
     if found.state == "done":
         context.out.print(
-            f"Refunded ${dollars(found.amount_cents)} of {number} to {escape(card)}; "
+            f"Refunded {rules.usd(found.amount_cents)} of {number} to {escape(card)}; "
             f"${format_usd(left)} of credit are left."
         )
     elif found.state == "failed":
@@ -192,10 +193,6 @@ def _stripe(settings: Settings) -> Payments:
     if not settings.payments.stripe_key.reveal():
         raise SettingsError("payments.stripe_key is not set: Stripe cannot be asked.")
     return Payments(settings.payments)
-
-
-def dollars(cents: int) -> str:
-    return f"{cents / 100:,.2f}"
 
 
 @app.command("reconcile")

@@ -6,14 +6,15 @@ step is one transaction that looks again before it acts, and Stripe is asked wit
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from litestar import Litestar
 from sqlalchemy.exc import SQLAlchemyError
 
-from vipcloud.billing import recharges, refunds, withdrawals
+from vipcloud.billing import recharges, refunds, watch, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.billing.payments import Payments, PaymentsError
 from vipcloud.console.parts import Parts, beside
@@ -21,6 +22,7 @@ from vipcloud.storage import engine as storage
 
 POLL_S = 3.0
 AWAY_S = 30.0  # until Stripe is asked again when it does not answer
+UNNAMED_S = 3 * 86_400.0  # a payment whose card Stripe does not tell by then is left alone
 COMMAND_S = 10.0  # a refund is its command's for so long
 
 log = structlog.get_logger(__name__)
@@ -52,7 +54,10 @@ class Chores:
             await asyncio.sleep(wait_s)
 
     def round(self) -> None:
-        """Everything that is due. Raises PaymentsError and SQLAlchemyError; what is left is done by the next round."""
+        """Everything that is due; where Stripe does not answer, the next round tries again, and the rest is done now.
+
+        Raises PaymentsError and SQLAlchemyError.
+        """
         parts = self._parts
         engine, clock, public_url = parts.engine, parts.clock, parts.public_url
         recharges.tell_low(engine, clock, parts.settings.payments, public_url)
@@ -60,17 +65,33 @@ class Chores:
         if self._stripe is None:
             return
         recharges.begin(engine, clock, public_url, parts.random_bytes)
-        recharges.carry_on(engine, self._stripe, clock)
-        recharges.name_cards(engine, self._stripe, clock, public_url)
-        self._go_on_with_refunds(self._stripe)
+        failed = [error for act in self._asking(self._stripe) if (error := _failure(act)) is not None]
+        if failed:
+            raise failed[-1]
 
-    def _go_on_with_refunds(self, stripe: Payments) -> None:
-        engine, clock = self._parts.engine, self._parts.clock
+    def _asking(self, stripe: Payments) -> Iterator[Callable[[], object]]:
+        """What needs an answer of Stripe, one by one."""
+        engine, clock, public_url = self._parts.engine, self._parts.clock, self._parts.public_url
         with storage.reading(engine) as connection:
+            charging = watch.charging(connection)
+        for topup in charging:
+            yield partial(recharges.charge, engine, stripe, clock, topup)
+        with storage.reading(engine) as connection:
+            unnamed = watch.unnamed(connection, clock.wall_s() - UNNAMED_S)
             stale = billing.stale(connection)
             since_s = clock.wall_s() - COMMAND_S
             left = [each for each in withdrawals.in_state(connection, "taken") if (each.decided_at or 0.0) < since_s]
+        for topup in unnamed:
+            yield partial(recharges.name_card, engine, stripe, clock, topup, public_url)
         for topup in stale:
-            refunds.look(engine, stripe, clock, topup)
+            yield partial(refunds.look, engine, stripe, clock, topup)
         for withdrawal in left:
-            refunds.pursue(engine, stripe, clock, withdrawal)
+            yield partial(refunds.pursue, engine, stripe, clock, withdrawal)
+
+
+def _failure(act: Callable[[], object]) -> PaymentsError | None:
+    try:
+        act()
+    except PaymentsError as error:
+        return error
+    return None

@@ -10,7 +10,7 @@ from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 from sqlalchemy import Connection
 
-from vipcloud.accounts import keys, letters, mails, people, store
+from vipcloud.accounts import keys, letters, people, store
 from vipcloud.accounts.people import Visitor
 from vipcloud.accounts.store import InvalidInput, KeyRow, KeyTerms, NewKey
 from vipcloud.console import visits
@@ -203,9 +203,7 @@ class Keys:
     def _tell(self, connection: Connection, visitor: Visitor, key: KeyRow, what: str, now_s: float) -> None:
         """Mail the owners: a key that nobody knows of is how money leaves."""
         letter = letters.key_changed(key.name, key.masked, what, visitor.member.email)
-        for member in people.list_members(connection, visitor.account.id):
-            if member.role == "owner":
-                mails.queue(connection, member.email, letter.subject, letter.body, now_s)
+        people.mail_owners(connection, visitor.account.id, letter, now_s)
 
 
 def read(fields: dict[str, list[str]]) -> Form:

@@ -12,12 +12,13 @@ from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 from sqlalchemy import Connection
 
+from vipcloud.accounts import letters, mails
 from vipcloud.accounts import store as accounts
 from vipcloud.accounts.people import Visitor
 from vipcloud.billing import payments, recharges, rules, watch, withdrawals
 from vipcloud.billing import store as billing
 from vipcloud.billing.payments import ForgedEvent, Payments, PaymentsError
-from vipcloud.billing.rules import Added, AddedAgain, Ignored, Topup
+from vipcloud.billing.rules import Added, AddedAgain, Disputed, Ignored, Outcome, Topup
 from vipcloud.console import visits
 from vipcloud.console.pages import shell
 from vipcloud.console.parts import Parts, threaded
@@ -128,6 +129,7 @@ class Events:
         live = self._stripe is not None and self._stripe.live
         with storage.writing(self._parts.engine) as connection:
             outcome, topup = billing.take_in(connection, event, self._parts.clock.wall_s(), live=live)
+            self._tell_operator(connection, outcome, topup)
         if isinstance(outcome, Ignored):
             tell = log.error if outcome.wrong else log.info
             tell("an event changed nothing", id=event.id, kind=event.kind, reason=outcome.why)
@@ -144,6 +146,18 @@ class Events:
             name_card = BackgroundTask(self._parts.in_thread, self._name_card, self._stripe, topup)
             return _said("stored", 200, name_card)
         return _said("stored", 200)
+
+    def _tell_operator(self, connection: Connection, outcome: Outcome, topup: Topup | None) -> None:
+        to = self._parts.settings.payments.operator_email
+        if not to or topup is None or not isinstance(outcome, AddedAgain | Disputed):
+            return
+        account = accounts.account_by_id(connection, topup.account_id)
+        told = (account.email if account is not None else "", rules.usd(topup.amount_cents), billing.number(topup))
+        if isinstance(outcome, Disputed):
+            letter = letters.contested(*told, outcome.dispute)
+        else:
+            letter = letters.paid_twice(*told)
+        mails.queue(connection, to, letter.subject, letter.body, self._parts.clock.wall_s())
 
     def _name_card(self, stripe: Payments, topup: Topup) -> None:
         """For the receipt; after the answer, since the credit must not wait for it."""
