@@ -33,10 +33,11 @@ bench-peers: $(READY)/dev ## The same work through LiteLLM's proxy and Portkey's
 	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux node=nodejs npm=npm
 	@$(BIN)/python bench/peers.py $(ARGS)
 
-prove: $(READY)/dev ## Kills, cancellations, failing disks: that every cent is right, in about 10 minutes (docs/trust.md)
+prove: $(READY)/dev ## Kills, restarts, cancellations, failing disks: that every cent is right, in about 12 minutes (docs/trust.md)
 	$(BIN)/python proofs/simulation.py
 	$(BIN)/python proofs/disk.py
 	$(BIN)/python proofs/kills.py
+	$(BIN)/python proofs/restarts.py
 
 chaos: $(READY)/dev ## A minute of random faults from every upstream; ends with a table (ARGS="--seconds 300 --seed 2")
 	@$(BIN)/python proofs/chaos.py $(ARGS)

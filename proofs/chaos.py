@@ -253,6 +253,7 @@ class Clients:
     expected: dict[tuple[str, int], str] = field(default_factory=dict)
     got: list[Got] = field(default_factory=list)
     stopping: bool = False
+    hang_s: float = HANG_S
 
     async def run(self) -> None:
         while not self.stopping:
@@ -272,10 +273,10 @@ class Clients:
     async def ask(self, asked: Asked) -> Got:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(HANG_S):
+            async with asyncio.timeout(self.hang_s):
                 data = await self.exchange(asked)
         except TimeoutError:
-            got = Got(asked, "hang", f"after {HANG_S:.0f} s")
+            got = Got(asked, "hang", f"after {self.hang_s:.0f} s")
         except OSError as error:
             got = Got(asked, "unclean", str(error))
         else:

@@ -63,7 +63,7 @@ class Till:
                 ledger.grant(connection, self.account.id, self.account.id, parse_usd(credit), 1.0)
         self.directory = Directory(engine, self.clock, AccountSettings())
         self.guard = LocalGuard(self.clock, 600.0)
-        self.gateway = Withdrawals(engine, self.directory, self.guard, self.clock)
+        self.gateway = Withdrawals(engine, self.directory, lambda: self.guard, self.clock)
 
     def begin(self, cents: int, *, saves_card: bool = False) -> Topup:
         """A payment that was begun, and paid at Stripe."""

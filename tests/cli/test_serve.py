@@ -212,3 +212,29 @@ def test_it_serves_from_postgresql_and_books_there(
     assert file.name.startswith((data / "journal" / "worker").read_text()), (
         "its files are named like no other gateway's"
     )
+
+
+@pytest.mark.timeout(120)
+def test_a_successor_takes_the_port_over_and_streams_go_on(serve, vipcloud, data: Path) -> None:
+    first = serve("--takeover")  # there is nobody to take it over from
+    port = first.base.rpartition(":")[2].partition("/")[0]
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(first.chat, "Count to 60 [[pace_ms=100]]", stream=True)
+        assert first.chat()[0] == 200
+        second = serve("--takeover")
+        assert second.base == first.base
+        assert second.chat()[0] == 200
+        third = run("serve", "--data", str(data), "--port", "0")
+        assert (third.returncode, third.stderr.count("Error:")) == (1, 1)
+        status, body = answer.result()
+    assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+    assert first.process.wait(60) == 0
+    told = json.loads((data / "gateway.json").read_text())
+    assert told["origin"].endswith(f":{port}")
+    third = run("serve", "--data", str(data), "--port", "0")
+    assert (third.returncode, "--takeover" in third.stderr) == (1, True)
+    assert second.chat()[0] == 200
+    assert second.end() == 0
+    assert vipcloud("ledger", "verify").exit_code == 0
+    assert vipcloud("accounts", "show", "demo@example.com").stdout.count("complete") == 4
+    assert "Traceback" not in first.errors.read_text() + second.errors.read_text()

@@ -111,7 +111,8 @@ class Shop:
         """The gateway's part: it takes what goes back."""
         clock, engine = self.parts.clock, self.parts.engine
         directory = Directory(engine, clock, self.parts.settings.accounts)
-        asyncio.run(Withdrawals(engine, directory, LocalGuard(clock, 600.0), clock).round())
+        guard = LocalGuard(clock, 600.0)
+        asyncio.run(Withdrawals(engine, directory, lambda: guard, clock).round())
 
 
 @pytest.fixture

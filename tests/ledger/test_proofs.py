@@ -1,6 +1,7 @@
 """The proofs of docs/trust.md, with fewer rounds; and that they find what is wrong."""
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "proofs"))
 
 import disk
+import restarts
 import simulation
 from vipcloud.gateway.attempt import Attempt
 from vipcloud.gateway.bill import Bill
@@ -74,3 +76,11 @@ def test_the_simulation_finds_what_is_wrong(
     monkeypatch.setattr(owner, name, wrong)
     with pytest.raises(AssertionError, match="scenario"):
         simulation.play(2000, seed=1)
+
+
+@pytest.mark.timeout(180)
+def test_restarts_under_load_drop_no_stream_and_lose_no_cent() -> None:
+    command = [sys.executable, restarts.__file__, "--restarts", "2", "--streams", "15", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "streams dropped                 0" in done.stdout

@@ -21,27 +21,31 @@ SIMULATED_KEY = "sk-simulated.simulated"  # simulators take any
 
 
 class Running(Struct, frozen=True, kw_only=True):
-    """Where the gateway listens, and by provider where its simulators do."""
+    """Where the gateway listens, by provider where its simulators do, and the socket at which it hands over."""
 
     origin: str
+    handover: str = ""
     simulated: dict[str, str] = {}
 
 
 @contextlib.contextmanager
 def announced(settings: Settings, running: Running) -> Iterator[None]:
-    """Say so until the block ends. Raises SettingsError."""
+    """Say so until the block ends, or until a successor says it of itself. Raises SettingsError."""
     path = settings.data_path / FILE
+    fresh = path.with_name(f".{FILE}.{os.getpid()}")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise SettingsError(f"data: {path} cannot be written: {error.strerror}.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, msgspec.json.encode(running), 0)
+        fresh.replace(path)  # whoever finds it finds it locked
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                path.unlink()
         os.close(descriptor)
 
 

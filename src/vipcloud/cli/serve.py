@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ from vipcloud.gateway import management, routes
 from vipcloud.gateway.app import App
 from vipcloud.gateway.console import ConsoleRelay
 from vipcloud.gateway.counting import TokenCounter
+from vipcloud.gateway.handover import Elder, HandoverFailed, Successor
 from vipcloud.gateway.housekeeping import Housekeeping
 from vipcloud.gateway.idempotency import Idempotency
 from vipcloud.gateway.parts import Parts
@@ -43,9 +44,9 @@ from vipcloud.http.client import Client
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.http.outbox import Outbox
 from vipcloud.http.server import HTTPServer
-from vipcloud.ledger import bookkeeper
+from vipcloud.ledger import bookkeeper, slots
 from vipcloud.ledger import store as ledger
-from vipcloud.ledger.journal import Journal, Syncer
+from vipcloud.ledger.journal import Journal, JournalError, Syncer
 from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import DAY_S
@@ -59,6 +60,7 @@ from vipcloud.telemetry.requests import figures_for
 
 DEMO_EMAIL = "demo@example.com"
 LEASE_BEYOND_TOTAL_S = 60
+CallSoon = Callable[[Callable[[], None]], object]
 GARBAGE_THRESHOLD = 50_000  # objects more than at the last look
 
 
@@ -68,6 +70,12 @@ def serve(
         str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).", show_default=False)
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (default: 8080).", show_default=False)] = None,
+    takeover: Annotated[
+        bool,
+        typer.Option(
+            "--takeover", help="Take the port over from the gateway that runs on the same data folder, if any."
+        ),
+    ] = False,
     data: context.Data = None,
     config: context.Config = None,
 ) -> None:
@@ -91,7 +99,8 @@ def serve(
             helper.start()
         if simulated:
             simulator.first_line()  # they say so when they listen
-        uvloop.run(run(settings, catalog, engine, helpers, file, simulated=simulated))
+        elder = running.find(settings) if takeover else None
+        uvloop.run(run(settings, catalog, engine, helpers, file, simulated=simulated, elder=elder))
     finally:
         for helper in helpers:
             helper.stop()
@@ -116,24 +125,21 @@ def gateway(
     clock: Clock,
     reload: asyncio.Event,
     console_socket: Path | None = None,
+    *,
+    beside: bool = False,
 ) -> Iterator[Gateway]:
     """The gateway as it runs in the current event loop, its journal opened and what was in it booked.
 
-    Setting `reload` has the catalogue read again. What is no route goes to the console behind `console_socket`. Raises
-    SettingsError, JournalError and SQLAlchemyError.
+    Setting `reload` has the catalogue read again. What is no route goes to the console behind `console_socket`. With
+    `beside` another gateway may still run on the data folder, to be taken over. Raises SettingsError, JournalError and
+    SQLAlchemyError.
     """
     outbox = Outbox()
     with contextlib.ExitStack() as stack:
-        journal = Journal(
-            settings.journal_path,
-            outbox.first,
-            clock,
-            worker=worker_name(settings),
-            file_bytes_max=settings.journal.file_bytes_max,
-            synced=settings.journal.sync == "interval",
-        )
+        journal = open_journal(settings, outbox.first, clock, beside=beside)
         stack.callback(journal.close)
         bookkeeper.catch_up(engine, settings.journal_path, journal.worker)
+        bookkeeper.settle_gone(engine, settings.journal_path, worker_name(settings), journal.worker)
         client = Client(settings.client, outbox=outbox)
         stack.callback(client.close)
         upstreams = Upstreams(client, clock, settings)
@@ -175,7 +181,7 @@ def gateway(
         server = HTTPServer(app.handle, settings.server, app.render_error, outbox)
         housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)
         release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S
-        withdrawals = Withdrawals(engine, directory, parts.guard, clock, release_s)
+        withdrawals = Withdrawals(engine, directory, lambda: parts.guard, clock, release_s)
         yield Gateway(parts, server, housekeeping, syncer, withdrawals)
 
 
@@ -194,6 +200,38 @@ def make_guard(settings: Settings, clock: Clock, directory: Directory, visitors:
     return ValkeyGuard(client, clock, lease_s, guard.nodes, directory.booked)
 
 
+def open_journal(settings: Settings, call_soon: CallSoon, clock: Clock, *, beside: bool) -> Journal:
+    """The journal under the first of the folder's names; the first free one if another gateway may run `beside`.
+
+    Raises JournalError where that cannot be, or where there is another gateway although there may not be.
+    """
+    directory, base = settings.journal_path, worker_name(settings)
+    failure: JournalError | None = None
+    for name in slots.names(base) if beside else (base,):
+        try:
+            journal = Journal(
+                directory,
+                call_soon,
+                clock,
+                worker=name,
+                file_bytes_max=settings.journal.file_bytes_max,
+                synced=settings.journal.sync == "interval",
+            )
+        except JournalError as error:
+            failure = failure or error
+            continue
+        for other in () if beside else slots.used(directory, base):
+            with slots.held(directory, other) as free:
+                if not free and other != name:
+                    journal.close()
+                    raise JournalError(
+                        f"Another process writes the journal in {directory}; stop it, or use --takeover."
+                    )
+        return journal
+    assert failure is not None, "there is a name at least"
+    raise failure
+
+
 def worker_name(settings: Settings) -> str:
     """What the journal's files are named after. The books know files by name, so no two gateways may share one."""
     if settings.journal.worker:
@@ -208,9 +246,19 @@ def worker_name(settings: Settings) -> str:
 
 
 async def run(
-    settings: Settings, catalog: Catalog, engine: Engine, helpers: list[Child], file: Path | None, *, simulated: bool
+    settings: Settings,
+    catalog: Catalog,
+    engine: Engine,
+    helpers: list[Child],
+    file: Path | None,
+    *,
+    simulated: bool,
+    elder: running.Running | None = None,
 ) -> None:
-    """The gateway until SIGTERM or SIGINT. Raises SettingsError where it cannot start."""
+    """The gateway until SIGTERM, SIGINT or a successor; `elder`: the gateway to take over from.
+
+    Raises SettingsError where it cannot start.
+    """
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,19 +266,19 @@ async def run(
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     with contextlib.ExitStack() as stack:
         # A folder of its own: a socket's path may have only about a hundred characters.
-        socket_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vipcloud-"))) / "console.sock"
-        console_socket = socket_path if settings.console.enabled else None
-        built = stack.enter_context(gateway(settings, catalog, engine, context.clock, reload, console_socket))
-        bound = await listen(built.server, settings)
-        origin = own_origin(settings, bound)
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vipcloud-")))
+        console_socket = sockets / "console.sock" if settings.console.enabled else None
+        built = stack.enter_context(
+            gateway(settings, catalog, engine, context.clock, reload, console_socket, beside=elder is not None)
+        )
+        origin = elder.origin if elder is not None else own_origin(settings, await listen(built.server, settings))
         if console_socket is not None:
             site = Child("console", console_arguments(settings, file, console_socket, origin))
             site.start()
             stack.callback(site.stop)
             helpers = [*helpers, site]
             await asyncio.to_thread(site.first_line)
-        addresses = {name: each.base_url for name, each in settings.upstreams.items()} if simulated else {}
-        stack.enter_context(running.announced(settings, running.Running(origin=origin, simulated=addresses)))
+        successor = await take_over(elder, built) if elder is not None else None
         guard = built.parts.guard
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
@@ -241,18 +289,54 @@ async def run(
                 looker.start()
                 stack.callback(looker.stop)
                 watchers.append(tasks.create_task(looker.watch()))
+            told = announcement(settings, origin, sockets, simulated=simulated)
+            stack.enter_context(running.announced(settings, told))
+            leaving = Elder(built.parts, built.server, Path(told.handover))
+            watchers.append(tasks.create_task(leaving.run()))
             greet(settings, origin, engine, simulated=simulated)
-            watchers.append(tasks.create_task(built.housekeeping.run()))
+            housekeeping = tasks.create_task(built.housekeeping.run())
+            following = None
+            if successor is not None:
+                following = tasks.create_task(successor.follow(built.parts, engine, worker_name(settings)))
             if settings.payments.stripe_key.reveal() or settings.payments.webhook_secret.reveal():
                 watchers.append(tasks.create_task(built.withdrawals.run()))
             if settings.journal.sync == "interval":
                 watchers.append(tasks.create_task(built.syncer.run()))
             relax_collector()
-            await stop.wait()
+            await either(stop, leaving.left)
+            housekeeping.cancel()  # what it tells is the successor's to tell now
             await built.server.close(settings.server.drain_timeout_s)
-            await guard.flushed()
+            if following is not None:  # what still runs at our elder is told through us; its limit was before ours
+                await following
+            await built.parts.guard.flushed()
+            await leaving.end()
             for watcher in watchers:
                 watcher.cancel()
+
+
+async def take_over(elder: running.Running, built: Gateway) -> Successor:
+    """Raises SettingsError."""
+    try:
+        successor = await Successor.ask(Path(elder.handover))
+        await successor.serve(built.parts, built.server)
+    except (HandoverFailed, OSError) as error:
+        raise SettingsError(f"--takeover: {error}") from error
+    return successor
+
+
+async def either(*events: asyncio.Event) -> None:
+    """Wait for the first of them."""
+    waits = [asyncio.get_running_loop().create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def announcement(settings: Settings, origin: str, sockets: Path, *, simulated: bool) -> running.Running:
+    addresses = {name: each.base_url for name, each in settings.upstreams.items()} if simulated else {}
+    return running.Running(origin=origin, handover=str(sockets / "handover.sock"), simulated=addresses)
 
 
 async def listen(server: HTTPServer, settings: Settings) -> int:

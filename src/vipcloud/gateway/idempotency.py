@@ -13,7 +13,7 @@ of the other. Entries leave memory only when the bookkeeper has them in the stor
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 from sqlalchemy import Engine
@@ -61,6 +61,7 @@ class Idempotency:
         self._settings = settings
         self._booked_until = booked_until
         self._claims: OrderedDict[Name, Claim] = OrderedDict()
+        self.follow: Callable[[Claim], None] | None = None  # is told of every claim that is released
 
     async def claim(self, account_id: str, key: bytes, body: bytes, request_id: str) -> Claim:
         """Take `key` for a request; give it back with `release`.
@@ -98,6 +99,29 @@ class Idempotency:
             claim.ended_s = self._clock.wall_s()
         else:
             self._claims.pop(claim.name, None)
+        if self.follow is not None:
+            self.follow(claim)
+
+    def claims(self) -> list[Claim]:
+        """All that are in memory."""
+        return list(self._claims.values())
+
+    def adopt(self, claims: Iterable[Claim]) -> None:
+        """Take over what another gateway has claimed."""
+        self._claims.update((claim.name, claim) for claim in claims)
+
+    def released(self, claim: Claim) -> None:
+        """`claim`, of another gateway, was released there."""
+        known = self._claims.get(claim.name)
+        if known is not None and known.request_id == claim.request_id:
+            known.charge_nanousd, known.answered = claim.charge_nanousd, claim.answered
+            self.release(known)
+
+    def abandon(self, claims: Iterable[Claim]) -> None:
+        """Requests of another gateway that never ended: what became of them, the store knows."""
+        for claim in claims:
+            if claim.ended_s is None and self._claims.get(claim.name) is claim:
+                del self._claims[claim.name]
 
     def _find(self, name: Name) -> repeats.Used | None:
         with storage.reading(self._engine) as connection:

@@ -6,6 +6,7 @@ request be admitted on credit that is being taken. Where the process dies in bet
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -50,11 +51,18 @@ class _Posted(NamedTuple):
 class Withdrawals:
     """Looks for withdrawals that are asked for and takes them, one after the other.
 
+    `guard` tells which one counts now: another does while this gateway hands over, and then none is taken here.
+
     Until it lets go, at least `release_s` after it posted one, credit counts for less than it is: never for more.
     """
 
     def __init__(
-        self, engine: Engine, directory: Directory, guard: Guard, clock: Clock, release_s: float = RELEASE_S
+        self,
+        engine: Engine,
+        directory: Directory,
+        guard: Callable[[], Guard],
+        clock: Clock,
+        release_s: float = RELEASE_S,
     ) -> None:
         self._engine = engine
         self._directory = directory
@@ -75,7 +83,7 @@ class Withdrawals:
         """Take what is asked for, and let go of what the directory knows by now."""
         self._release()
         for withdrawal in await asyncio.to_thread(self._asked):
-            if self._guard.degraded:
+            if self._guard().degraded:
                 return  # nobody knows what is held
             await self._take(withdrawal)
 
@@ -90,7 +98,7 @@ class Withdrawals:
             twice = sum(each.permit.held_nanousd for each in self._posted if each.account_id == purse.id)
             known = purse._replace(granted_nanousd=purse.granted_nanousd + twice)
             try:
-                permit = await self._guard.admit(withdrawal.id, Subject((), (known,)), ask, self._clock.wall_s())
+                permit = await self._guard().admit(withdrawal.id, Subject((), (known,)), ask, self._clock.wall_s())
                 cents = permit.output_tokens
             except InsufficientCredit:
                 pass
@@ -98,10 +106,10 @@ class Withdrawals:
             taken = await asyncio.to_thread(self._post, withdrawal.id, cents)
         except BaseException:
             if permit is not None:
-                self._guard.settle(permit, NanoUSD(0))
+                self._guard().settle(permit, NanoUSD(0))
             raise
         if permit is not None and not taken:
-            self._guard.settle(permit, NanoUSD(0))
+            self._guard().settle(permit, NanoUSD(0))
         elif permit is not None:
             self._posted.append(_Posted(purse.id, permit, self._clock.monotonic_s()))
         log.info("withdrawal", id=withdrawal.id, kind=withdrawal.kind, wanted=withdrawal.amount_cents, cents=taken)
@@ -112,7 +120,7 @@ class Withdrawals:
         kept = []
         for each in self._posted:
             if now_s - each.posted_s >= self._release_s and read_s > each.posted_s:
-                self._guard.settle(each.permit, NanoUSD(0))
+                self._guard().settle(each.permit, NanoUSD(0))
             else:
                 kept.append(each)
         self._posted = kept

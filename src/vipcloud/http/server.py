@@ -21,6 +21,8 @@ a reset, and its request is cancelled within about 100 ms; one that still listen
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -264,15 +266,46 @@ class HTTPServer:
         self.view = memoryview(self.buffer)
         self.date_line = b""  # kept up to date while there are connections
         self.deadline = NEVER
-        self._server: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port, which is the system's choice if `port` is 0. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        listening = await loop.create_server(
             lambda: Connection(self), host, port, backlog=self.settings.backlog, reuse_address=True
         )
-        return int(self._server.sockets[0].getsockname()[1])
+        self._listening.append(listening)
+        return int(listening.sockets[0].getsockname()[1])
+
+    async def adopt(self, sockets: list[socket.socket], connections: list[socket.socket]) -> int:
+        """Listen on sockets that listen already, with whoever waits there, and go on with connections that are open.
+
+        Returns the port of the first. Raises OSError.
+        """
+        loop, backlog = asyncio.get_running_loop(), self.settings.backlog
+        self.draining = False
+        for each in sockets:
+            self._listening.append(await loop.create_server(lambda: Connection(self), sock=each, backlog=backlog))
+        for each in connections:
+            try:
+                await loop.connect_accepted_socket(lambda: Connection(self), each)
+            except OSError:
+                each.close()  # its client has left
+        return int(sockets[0].getsockname()[1])
+
+    def release(self) -> list[socket.socket]:
+        """Stop listening. Who comes waits in these sockets for who adopts them; who has come is served as before."""
+        copies = [os.dup(each.fileno()) for listening in self._listening for each in listening.sockets]
+        for listening in self._listening:
+            listening.close()
+        self._listening.clear()
+        return [socket.socket(fileno=copy) for copy in copies]
+
+    def release_idle(self) -> list[socket.socket]:
+        """Give away the connections on which nothing is under way: those that wait for a request."""
+        self.outbox.flush()
+        found = [connection.release() for connection in list(self.connections)]
+        return [each for each in found if each is not None]
 
     @property
     def running(self) -> list[Exchange]:
@@ -296,8 +329,8 @@ class HTTPServer:
             connection.interrupt()
         if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=INTERRUPT_S)
-        if self._server is not None:
-            self._server.close()
+        for listening in self._listening:
+            listening.close()
         await self._flush()
         for connection in list(self.connections):
             connection.abort()
@@ -934,6 +967,16 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         if self._transport.get_write_buffer_size():
             self._watch_unsent()
+
+    def release(self) -> socket.socket | None:
+        """A copy of the socket, and no more of it here, if this connection is idle and may serve on; else None."""
+        transport = self._transport
+        idle = self.exchange is None and not self._head_bytes and not self._lingering and not self._ended
+        if not idle or transport.is_closing() or transport.get_write_buffer_size():
+            return None
+        copy = os.dup(transport.get_extra_info("socket").fileno())
+        transport.abort()  # the copy keeps it open
+        return socket.socket(fileno=copy)
 
     def close_if_idle(self) -> None:
         if self.exchange is None and not self._head_bytes:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from vipcloud.clock import Clock
-from vipcloud.ledger import audit, availability, journal, repeats, rules, store
+from vipcloud.ledger import audit, availability, journal, repeats, rules, slots, store
 from vipcloud.ledger.audit import Audit
 from vipcloud.ledger.journal import JournalError, JournalFile
 from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Record, Settled
@@ -53,12 +53,22 @@ def catch_up(engine: Engine, directory: Path, worker: str = journal.WORKER) -> i
     opened: that begins a new file, and all that was opened in earlier ones has no process any more. Raises JournalError
     and SQLAlchemyError.
     """
-    rows = book_once(engine, directory)
+    return book_once(engine, directory) + len(settle_orphans(engine, directory, worker))
+
+
+def settle_orphans(engine: Engine, directory: Path, worker: str, *, gone: bool = False) -> list[Settled]:
+    """Settle what `worker`'s former processes left open, so far as it is booked; how each request was settled.
+
+    With `gone` no process has that name now, and none may come to have it meanwhile: nothing of it is open any more.
+    Raises SQLAlchemyError.
+    """
     live = max((file.number for file in journal.files(directory) if file.worker == worker), default=0)
     with storage.writing(engine) as connection:
         open_requests = _open_requests(connection, worker)
         orphans = [
-            rules.orphaned(open_.opened, open_.reached) for open_ in open_requests.values() if open_.number < live
+            rules.orphaned(open_.opened, open_.reached)
+            for open_ in open_requests.values()
+            if gone or open_.number < live
         ]
         if orphans:
             _close(connection, [record.request_id for record in orphans])
@@ -70,7 +80,20 @@ def catch_up(engine: Engine, directory: Path, worker: str = journal.WORKER) -> i
             store.post_usage(connection, orphans)
             charged = sum(record.charge_nanousd > 0 for record in orphans)
             _log.warning("orphans_settled", requests=len(orphans), charged=charged)
-    return rows + len(orphans)
+    return orphans
+
+
+def settle_gone(engine: Engine, directory: Path, worker: str, own: str) -> list[Settled]:
+    """The same for every gateway of the folder that is gone. `own` is who asks. Raises SQLAlchemyError, OSError."""
+    settled: list[Settled] = []
+    for name in slots.used(directory, worker):
+        if name == own:
+            continue
+        with slots.held(directory, name) as free:
+            if free:
+                book_once(engine, directory)
+                settled += settle_orphans(engine, directory, name, gone=True)
+    return settled
 
 
 def book_once(engine: Engine, directory: Path) -> int:

@@ -6,6 +6,7 @@ and later readings of the store only raise what was granted. The journal carries
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,6 +18,7 @@ from vipcloud.limits.rules import (
     NO_STANDING,
     WINDOW_S,
     Ask,
+    Counts,
     Limits,
     Meter,
     MeterState,
@@ -165,6 +167,20 @@ class LocalGuard:
             if rpd and (not found.day_limit or day_left < found.day_remaining):
                 found = Standing(found.limit, found.remaining, found.reset_s, rpd, day_left)
         return found
+
+    def counts(self) -> Counts:
+        """All there is to count on with, elsewhere."""
+        return Counts(
+            {name: (list(state.admitted), state.days, state.leases) for name, state in self._meters.items()},
+            {name: (money.charged_nanousd, money.held_nanousd, money.spent) for name, money in self._purses.items()},
+        )
+
+    def adopt(self, counts: Counts) -> None:
+        """Go on from there; to be called before anything was admitted."""
+        for name, (admitted, days, leases) in counts.meters.items():
+            self._meters[name] = MeterState(deque(admitted), days, leases)
+        for name, money in counts.purses.items():
+            self._purses[name] = PurseState(*money)
 
     def _check(self, state: MeterState, meter: Meter, now_s: float, day: int, wall_s: float) -> None:
         """Raises RateLimited if one of the meter's limits is used up."""

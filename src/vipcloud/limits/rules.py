@@ -142,6 +142,17 @@ class PurseState:
         return left - self.held_nanousd
 
 
+class Counts(Struct, frozen=True):
+    """All that a guard in memory counts, as plain values, for the guard of another process on this machine.
+
+    By meter: what was admitted in the window, requests by day, leases. By purse: what was charged, what is held, and
+    charges by day. Times are of the monotonic clock, which the processes of a machine share.
+    """
+
+    meters: dict[str, tuple[list[float], dict[int, int], dict[str, float]]]
+    purses: dict[str, tuple[int, int, dict[int, int]]]
+
+
 def affordable_tokens(ask: Ask, credit: int) -> int:
     """How many output tokens `credit` nano-dollars cover beside the input, up to what is asked; 0 if too few."""
     if ask.hold(ask.output_tokens) <= credit:
