@@ -31,7 +31,7 @@ from sqlalchemy import func, select
 from chaos import Asked, Clients, Got, books, metrics, prepare, run_simulators
 from kills import Nursery, _silent, answers, free_port, kill, run_bookkeeper
 from vipcloud.cli import context, running, serve
-from vipcloud.settings import ConsoleSettings, Settings, TimeoutSettings
+from vipcloud.settings import ClientSettings, ConsoleSettings, GatewaySettings, Settings, TimeoutSettings
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -175,6 +175,8 @@ def play(restarts: int, streams: int, seed: int) -> bool:
         settings, account_id, key = prepare(Path(folder), ports)
         settings = msgspec.structs.replace(
             settings,
+            client=ClientSettings(connect_timeout_s=30),  # simulators, clients and gateways share one machine
+            gateway=GatewaySettings(count_timeout_s=0),
             timeouts=TimeoutSettings(),
             console=ConsoleSettings(enabled=False),
             tiers={**settings.tiers, "payg": msgspec.structs.replace(settings.tiers["payg"], shed_lag_s=0)},
