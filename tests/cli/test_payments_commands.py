@@ -1,5 +1,7 @@
 """`vipcloud payments`: what is unused goes back, and the books are compared with Stripe's."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,3 +129,8 @@ def test_an_account_is_closed_and_opened_by_hand(vipcloud, till: Till) -> None:
     assert vipcloud.json("accounts", "show", "ann@example.com")["contested"] is True
     vipcloud("accounts", "reopen", "ann@example.com")
     assert not till.closed
+
+
+def test_only_who_asks_stripe_loads_its_library() -> None:
+    found = "import sys, vipcloud.cli.main; sys.exit('stripe' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", found], check=False).returncode == 0

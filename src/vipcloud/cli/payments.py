@@ -1,16 +1,15 @@
 """`vipcloud payments`: card payments, refunds, and both compared with what Stripe has."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from sqlalchemy import Connection, Engine
 
 from vipcloud.accounts import store as accounts
-from vipcloud.billing import refunds, rules, withdrawals
+from vipcloud.billing import rules, withdrawals
 from vipcloud.billing import store as billing
-from vipcloud.billing.payments import Payments, PaymentsError
 from vipcloud.billing.rules import Topup
 from vipcloud.billing.withdrawals import Withdrawal
 from vipcloud.cli import context
@@ -21,6 +20,9 @@ from vipcloud.ledger import store as ledger
 from vipcloud.money import format_usd
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage
+
+if TYPE_CHECKING:  # every command reads this module, and the gateway too: Stripe's library is loaded where it is used
+    from vipcloud.billing.payments import Payments
 
 DAY_S = 86_400.0
 GATEWAY_WAIT_S = 20.0
@@ -100,6 +102,8 @@ def refund(
     Never more than is unused of what was paid and not held by running requests; a gateway must be running, for it
     knows of those. Killed midway it is finished by the console, or by asking again.
     """
+    from vipcloud.billing import refunds
+
     settings = context.load(data, config)
     stripe, engine = _stripe(settings), context.open_store(settings)
     wanted = None if amount is None else _cents(amount)
@@ -127,8 +131,11 @@ def refund(
         raise typer.Exit(1)
 
 
-def _finish(engine: Engine, stripe: Payments, found: Withdrawal) -> Withdrawal:
+def _finish(engine: Engine, stripe: "Payments", found: Withdrawal) -> Withdrawal:
     """See a refund to its end, and say how it ended."""
+    from vipcloud.billing import refunds
+    from vipcloud.billing.payments import PaymentsError
+
     if found.state == "taken":
         try:
             found = refunds.pursue(engine, stripe, context.clock, found)
@@ -189,7 +196,10 @@ def _cents(amount: str) -> int:
     return cents
 
 
-def _stripe(settings: Settings) -> Payments:
+def _stripe(settings: Settings) -> "Payments":
+    """Raises SettingsError."""
+    from vipcloud.billing.payments import Payments
+
     if not settings.payments.stripe_key.reveal():
         raise SettingsError("payments.stripe_key is not set: Stripe cannot be asked.")
     return Payments(settings.payments)
@@ -203,6 +213,9 @@ def reconcile(
     config: context.Config = None,
 ) -> None:
     """Compare our top-ups and refunds with Stripe's payments and refunds. Exit status 1 if they differ."""
+    from vipcloud.billing import refunds
+    from vipcloud.billing.payments import PaymentsError
+
     settings = context.load(data, config)
     stripe = _stripe(settings)
     since_s = context.clock.wall_s() - days * DAY_S
