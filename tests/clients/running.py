@@ -201,6 +201,15 @@ class Gateway:
     def _run(self, *arguments: str) -> str:
         return vipcloud(*arguments, *self._where, cwd=self.folder)
 
+    def management_key(self, account: str) -> str:
+        """A new key that manages the account's others."""
+        return str(json.loads(self._run("keys", "create", "--account", account, "--management", "--json"))["key"])
+
+    @cached_property
+    def manager(self) -> str:
+        """The key that manages those of an account with credit."""
+        return self.management_key(self.account(credit="1000"))
+
     @cached_property
     def customer(self) -> str:
         """The key of an account that no limit stops."""

@@ -24,7 +24,12 @@ def test_the_tests_with_a_framework_pass(complete: Gateway, program: str) -> Non
     ended = subprocess.run(
         [PYTHON, "-m", "pytest", *options, program],
         cwd=FOLDER,
-        env=environment(BASE_URL=complete.base_url, API_KEY=complete.customer, PYTHONDONTWRITEBYTECODE="1"),
+        env=environment(
+            BASE_URL=complete.base_url,
+            API_KEY=complete.customer,
+            MANAGEMENT_KEY=complete.manager,
+            PYTHONDONTWRITEBYTECODE="1",
+        ),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -34,4 +39,4 @@ def test_the_tests_with_a_framework_pass(complete: Gateway, program: str) -> Non
 
 
 def test_there_are_programs_to_run() -> None:
-    assert PROGRAMS == ["langchain_agents.py", "openai_sdk.py", "pydantic_ai_agents.py"]
+    assert PROGRAMS == ["langchain_agents.py", "openai_sdk.py", "openrouter_sdk.py", "pydantic_ai_agents.py"]

@@ -12,7 +12,7 @@ from vipcloud.dialects import contract, openrouter
 from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
 from vipcloud.dialects.replies import Chunk, ChunkWriter, Logprobs, TokenLogprob
 
-DOCUMENT = contract.document()
+DOCUMENT = json.loads(contract.document_body())
 
 
 def refs(value: Any) -> list[str]:
@@ -23,7 +23,6 @@ def refs(value: Any) -> list[str]:
 
 
 def test_the_document_is_one_of_openapi_and_refers_to_nothing_that_is_not_there() -> None:
-    assert json.loads(contract.document_body()) == DOCUMENT
     assert DOCUMENT["openapi"] == "3.1.0"
     for ref in refs(DOCUMENT):
         found: Any = DOCUMENT

@@ -37,8 +37,13 @@ BODY: dict[str, Any] = {
     "context_length": 65_536,
     "architecture": {"modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"]},
     "pricing": {"prompt": "0.00000031", "completion": "0.00000127"},
-    "top_provider": {"context_length": 65_536, "max_completion_tokens": 8_192},
+    "top_provider": {"context_length": 65_536, "max_completion_tokens": 8_192, "is_moderated": False},
     "supported_parameters": ["max_tokens", "tools"],
+    "canonical_slug": "deepseek-chat",
+    "links": {"details": "/v1/models/deepseek-chat"},
+    "default_parameters": None,
+    "per_request_limits": None,
+    "supported_voices": None,
 }
 
 
@@ -73,11 +78,13 @@ def test_a_model_that_sees_says_so() -> None:
 def test_the_list_is_one_page_in_the_order_given() -> None:
     other = msgspec.structs.replace(ENTRY, id="a-model")
     body = msgspec.json.decode(models.list_body([ENTRY, other]))
-    assert body == {"object": "list", "data": [BODY, {**BODY, "id": "a-model"}]}
+    named = {"id": "a-model", "canonical_slug": "a-model", "links": {"details": "/v1/models/a-model"}}
+    assert body["data"] == [BODY, {**BODY, **named}]
+    assert (body["object"], body["total_count"], body["links"]) == ("list", 2, {"next": None})
 
 
 def test_an_empty_list_is_a_list() -> None:
-    assert models.list_body([]) == b'{"object":"list","data":[]}'
+    assert models.list_body([]) == b'{"object":"list","data":[],"total_count":0,"links":{"next":null}}'
 
 
 def test_a_model_without_a_price_says_null() -> None:

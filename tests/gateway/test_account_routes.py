@@ -120,6 +120,16 @@ async def test_a_key_tells_what_it_used_and_what_it_may(house: House) -> None:
     assert (data["limit"], data["limit_remaining"], data["limit_reset"]) == (None, None, None)
     assert (data["rate_limit"]["requests"], data["rate_limit"]["interval"]) == (-1, "60s")
     assert (data["is_management_key"], data["expires_at"]) == (False, None)
+    assert data["free_model_daily_requests"] == {"limit": -1, "remaining": -1, "used": 3}
+    assert data["workspace_id"] == house.account_id
+
+
+async def test_a_key_tells_how_its_accounts_day_stands(house: House) -> None:
+    with house.using(*house.new_key(rpd=5)):
+        await house.chat()
+        house.rows()
+        data = await told(house, "/v1/key")
+    assert data["free_model_daily_requests"] == {"limit": 5, "remaining": 4, "used": 1}
 
 
 async def test_a_key_tells_the_cap_that_leaves_it_the_least(house: House) -> None:

@@ -21,7 +21,8 @@ DAY_S = 86_400
 KEY_FIELDS = {
     "hash", "name", "label", "disabled", "limit", "limit_remaining", "limit_reset", "include_byok_in_limit", "usage",
     "usage_daily", "usage_weekly", "usage_monthly", "byok_usage", "byok_usage_daily", "byok_usage_weekly",
-    "byok_usage_monthly", "created_at", "updated_at", "expires_at", "creator_user_id",
+    "byok_usage_monthly", "created_at", "updated_at", "expires_at", "creator_user_id", "external_user", "last_used_at",
+    "workspace_id",
 }  # fmt: skip
 ACTIVITY_FIELDS = {
     "date", "model", "model_permaslug", "endpoint_id", "provider_name", "usage", "byok_usage_inference", "requests",
@@ -292,6 +293,7 @@ async def test_what_a_key_spent_is_told_and_counts_against_a_limit_set_later(hou
         house.rows()
         cost = Decimal(str(reply.usage["cost"]))
         told = json.loads((await manager("GET", f"/keys/{data['hash']}")).body, parse_float=Decimal)["data"]
+        assert (data["last_used_at"], told["last_used_at"]) == (None, rfc3339(house.rows()[-1].started_at))
         spent = {told[name] for name in ("usage", "usage_daily", "usage_weekly", "usage_monthly")}
         assert spent == {cost} != {0}
         await manager.change(data["hash"], limit=float(cost))

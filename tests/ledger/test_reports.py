@@ -65,3 +65,21 @@ def test_a_keys_spending_by_day_week_and_month(connection: Connection) -> None:
     assert told == {"key_1": KeySpending(5 * charge, 2 * charge, 3 * charge, 4 * charge)}
     later = store.spending_of_keys(connection, ["key_1"], DAY + 40)
     assert later == {"key_1": KeySpending(5 * charge, 0, 0, 0)}
+
+
+def test_when_a_key_was_used_last(connection: Connection) -> None:
+    rows = [
+        used(1, DAY * DAY_S + 5.5),
+        used(2, DAY * DAY_S + 4),
+        used(3, (DAY - 9) * DAY_S, key_id="key_2"),
+        used(4, (DAY + 1) * DAY_S - 0.25, key_id="key_2"),
+        used(5, (DAY + 1) * DAY_S, key_id="key_3"),
+        used(6, DAY * DAY_S, key_id=None),
+    ]
+    store.post_usage(connection, rows)
+    assert reports.last_used(connection, "a", ["key_1", "key_2", "key_none"]) == {
+        "key_1": DAY * DAY_S + 5.5,
+        "key_2": (DAY + 1) * DAY_S - 0.25,
+    }
+    assert reports.last_used(connection, "b", ["key_1"]) == {}, "another account's key"
+    assert [store.account_requests_on(connection, "a", day) for day in (DAY - 1, DAY, DAY + 1)] == [0, 4, 1]

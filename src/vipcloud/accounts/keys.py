@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from vipcloud.accounts import store
 from vipcloud.accounts.store import InvalidInput, KeyNotFound, KeyRow, KeyTerms, NewKey
+from vipcloud.ledger import reports
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.store import KeySpending
 from vipcloud.limits.rules import DAY_S, Caps
@@ -73,11 +74,19 @@ def managed(connection: Connection, account_id: str, key_hash: bytes) -> KeyRow:
     return found[0]
 
 
-def spending(connection: Connection, rows: Iterable[KeyRow], now_s: float) -> dict[str, KeySpending]:
-    """Of every key, by id."""
+class Use(NamedTuple):
+    """What a key spent, and when it was used last (seconds since 1970)."""
+
+    spent: KeySpending = KeySpending()
+    last_at: float | None = None
+
+
+def use(connection: Connection, account_id: str, rows: Iterable[KeyRow], now_s: float) -> dict[str, Use]:
+    """Of each of the account's keys, by id."""
     ids = [row.id for row in rows]
-    found = ledger.spending_of_keys(connection, ids, int(now_s // DAY_S))
-    return {key_id: found.get(key_id, KeySpending()) for key_id in ids}
+    spent = ledger.spending_of_keys(connection, ids, int(now_s // DAY_S))
+    last = reports.last_used(connection, account_id, ids)
+    return {key_id: Use(spent.get(key_id, KeySpending()), last.get(key_id)) for key_id in ids}
 
 
 def binding(caps: Caps | None, spent: KeySpending) -> Binding | None:

@@ -1,9 +1,9 @@
 """`GET /v1/models` and `GET /v1/models/{id}` as OpenAI writes them, with the extras that model pickers read.
 
 OpenAI's four fields come first (schema `Model` of openai/openai-openapi, seen 2026-08-21); `name`, `description`,
-`context_length`, `architecture`, `pricing`, `top_provider` and `supported_parameters` have OpenRouter's names and
-shapes; `status` is ours. There is one page and no pagination: both SDKs read `data` and ask for no more. What a row
-says is the business of `providers.abilities`.
+`context_length`, `architecture`, `pricing`, `top_provider` and what follows have OpenRouter's names and shapes, those
+included that its SDK insists on and that say nothing here; `status` is ours. There is one page and no pagination: both
+SDKs read `data` and ask for no more. What a row says is the business of `providers.abilities`.
 """
 
 from collections.abc import Iterable
@@ -60,6 +60,11 @@ class Pricing(Struct, omit_defaults=True):
 class TopProvider(Struct):
     context_length: int
     max_completion_tokens: int
+    is_moderated: bool = False
+
+
+class ModelLinks(Struct):
+    details: str
 
 
 class ModelObject(Struct):
@@ -77,16 +82,30 @@ class ModelObject(Struct):
     pricing: Pricing | None
     top_provider: TopProvider
     supported_parameters: tuple[str, ...]
+    canonical_slug: str
+    links: ModelLinks
+    default_parameters: None = None
+    per_request_limits: None = None
+    supported_voices: None = None
+
+
+class ListLinks(Struct):
+    next: None = None
 
 
 class ModelList(Struct):
+    """All of them: there is one page."""
+
     object: Literal["list"]
     data: list[ModelObject]
+    total_count: int
+    links: ListLinks
 
 
 def list_body(entries: Iterable[ModelEntry]) -> bytes:
     """The JSON of `GET /v1/models`, rows in the order given."""
-    return _encode(ModelList("list", [_model(entry) for entry in entries]))
+    rows = [_model(entry) for entry in entries]
+    return _encode(ModelList("list", rows, len(rows), ListLinks()))
 
 
 def model_body(entry: ModelEntry) -> bytes:
@@ -126,6 +145,8 @@ def _model(entry: ModelEntry) -> ModelObject:
         pricing=pricing,
         top_provider=TopProvider(entry.context_tokens, entry.output_tokens_max),
         supported_parameters=entry.supported_parameters,
+        canonical_slug=entry.id,
+        links=ModelLinks(f"/v1/models/{entry.id}"),
     )
 
 

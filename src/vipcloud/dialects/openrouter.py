@@ -16,6 +16,7 @@ Dollars = Annotated[Raw, Meta(description="US dollars, exact.", extra_json_schem
 Moment = Annotated[str, Meta(description="RFC 3339, in UTC.", extra_json_schema={"format": "date-time"})]
 Hash = Annotated[str, Meta(description="SHA-256 of the key, in hexadecimal.")]
 Reset = Literal["daily", "monthly"]
+Nothing = Annotated[None, Meta(description="OpenRouter's; always null here.")]
 NoBYOK = Annotated[Literal[0], Meta(description="Nobody brings keys of its own here.")]
 
 KEYS_PER_PAGE = 100
@@ -59,7 +60,7 @@ class Generation(Struct, kw_only=True):
     usage: Dollars
     upstream_inference_cost: Dollars
     markup: Dollars
-    cache_discount: None = None
+    cache_discount: Nothing = None
     is_byok: bool = False
     price_version: str
     tokens_prompt: int
@@ -73,7 +74,26 @@ class Generation(Struct, kw_only=True):
     attempts: int
     latency: Annotated[int | None, Meta(description="Milliseconds to the first token.")]
     generation_time: Annotated[int, Meta(description="Milliseconds from the first token on, or in all.")]
-    moderation_latency: None = None
+    moderation_latency: Nothing = None
+    app_id: Nothing = None
+    data_region: Literal["global"] = "global"
+    external_user: Nothing = None
+    http_referer: Nothing = None
+    native_tokens_completion_images: Nothing = None
+    num_fetches: Nothing = None
+    num_input_audio_prompt: Nothing = None
+    num_media_completion: Nothing = None
+    num_media_prompt: Nothing = None
+    num_search_results: Nothing = None
+    origin: Literal[""] = ""
+    preset_id: Nothing = None
+    provider_responses: Nothing = None
+    router: Nothing = None
+    service_tier: Nothing = None
+    upstream_id: Nothing = None
+    user_agent: Nothing = None
+    web_search_engine: Nothing = None
+    workspace_id: Nothing = None
 
 
 class GenerationAnswer(Struct):
@@ -124,6 +144,14 @@ class RateLimit(Struct):
     note: str = "Of the account. The x-ratelimit headers tell how it stands."
 
 
+class DailyRequests(Struct):
+    """Of the account in this UTC day; those for models that cost nothing are counted with the others. -1: no limit."""
+
+    limit: int
+    remaining: int
+    used: int
+
+
 class OwnKey(Bound, kw_only=True):
     """The key that asks."""
 
@@ -132,8 +160,14 @@ class OwnKey(Bound, kw_only=True):
     is_free_tier: Annotated[bool, Meta(description="The account has never bought credit.")]
     is_management_key: bool
     is_provisioning_key: bool  # the former name of the same
-    creator_user_id: None = None
     rate_limit: RateLimit
+    free_model_daily_requests: DailyRequests
+    workspace_id: Annotated[str, Meta(description="The account's id.")]
+    creator_user_id: Nothing = None
+    organization_id: Nothing = None
+    allowed_data_regions: tuple[()] = ()
+    budgets: tuple[()] = ()
+    effective_budget: Nothing = None
 
 
 class OwnKeyAnswer(Struct):
@@ -155,7 +189,10 @@ class Key(Bound, kw_only=True):
     name: Annotated[str, Meta(description="What its owner calls it.")]
     label: Annotated[str, Meta(description="The key masked, for people.")]
     disabled: Annotated[bool, Meta(description="It is refused until it is enabled again.")]
-    creator_user_id: Annotated[None, Meta(description="Always null.")] = None
+    creator_user_id: Nothing = None
+    external_user: Nothing = None
+    workspace_id: Annotated[str, Meta(description="The account's id.")]
+    last_used_at: Annotated[Moment | None, Meta(description="When its last request began, as booked.")]
     created_at: Moment
     updated_at: Annotated[Moment | None, Meta(description="When it was changed last.")]
     caps: Annotated[KeyCaps, Meta(description="Its limits in US dollars: `daily`, `monthly`, `total`.")]

@@ -7,7 +7,6 @@ a thread; a request that the bookkeeper has not reached yet is looked for in the
 import re
 from urllib.parse import parse_qs
 
-from vipcloud.accounts import keys
 from vipcloud.accounts import store as accounts
 from vipcloud.accounts.directory import Principal
 from vipcloud.billing import store as billing
@@ -18,13 +17,14 @@ from vipcloud.errors import BadRequest, GenerationNotFound
 from vipcloud.gateway import pipeline
 from vipcloud.gateway.app import Route
 from vipcloud.gateway.call import Call
-from vipcloud.gateway.management import answer, bounds_of
+from vipcloud.gateway.management import NOTHING, answer, bounds_of
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.turns import Turns
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
 from vipcloud.ledger.rules import Sums
+from vipcloud.limits.rules import DAY_S
 from vipcloud.storage import engine as storage
 
 _ID = re.compile(r"(?:chatcmpl-|req_|gen-)?([0-9A-Za-z]{1,64})")
@@ -116,9 +116,12 @@ def key_described(parts: Parts, principal: Principal) -> openrouter.OwnKey:
     with storage.reading(parts.directory.engine) as connection:
         found = accounts.key_by_id(connection, principal.key_id)
         assert found is not None, "keys are revoked and never taken out"
-        spent = keys.spending(connection, [found], parts.clock.wall_s())[found.id]
+        today = int(parts.clock.wall_s() // DAY_S)
+        spent = ledger.spending_of_keys(connection, [found.id], today).get(found.id, NOTHING)
+        used = ledger.account_requests_on(connection, principal.account.id, today)
         paid = billing.ever_paid(connection, principal.account.id)
     *_, meter = parts.tiers.subject(principal).meters  # the account's
+    rpd = meter.limits.rpd
     return openrouter.OwnKey(
         label=found.masked,
         name=found.name,
@@ -126,5 +129,7 @@ def key_described(parts: Parts, principal: Principal) -> openrouter.OwnKey:
         is_management_key=found.management,
         is_provisioning_key=found.management,
         rate_limit=openrouter.RateLimit(meter.limits.rpm or -1),
+        free_model_daily_requests=openrouter.DailyRequests(rpd or -1, max(0, rpd - used) if rpd else -1, used),
+        workspace_id=principal.account.id,
         **bounds_of(found, spent),
     )

@@ -178,8 +178,8 @@ def listed(parts: Parts, account_id: str, skip: int, *, disabled: bool) -> openr
     now_s = parts.clock.wall_s()
     with storage.reading(parts.directory.engine) as connection:
         rows = store.managed_keys(connection, account_id, disabled=disabled, skip=skip, most=openrouter.KEYS_PER_PAGE)
-        spent = keys.spending(connection, rows, now_s)
-    return openrouter.KeyList([described(row, spent[row.id]) for row in rows])
+        used = keys.use(connection, account_id, rows, now_s)
+    return openrouter.KeyList([described(row, used[row.id]) for row in rows])
 
 
 def created(parts: Parts, account_id: str, wanted: openrouter.NewKey) -> openrouter.KeyMade:
@@ -203,15 +203,15 @@ def created(parts: Parts, account_id: str, wanted: openrouter.NewKey) -> openrou
                 row = store.change_key(connection, row, now_s, name=row.name, disabled=True, terms=terms)
         except InvalidInput as error:
             raise _refused(error) from error
-    return openrouter.KeyMade(described(row, NOTHING), made.plaintext)
+    return openrouter.KeyMade(described(row, keys.Use()), made.plaintext)
 
 
 def shown(parts: Parts, account_id: str, key_hash: bytes) -> openrouter.KeyAnswer:
     """Raises KeyNotFound."""
     with storage.reading(parts.directory.engine) as connection:
         row = _managed(connection, account_id, key_hash)
-        spent = keys.spending(connection, [row], parts.clock.wall_s())
-    return openrouter.KeyAnswer(described(row, spent[row.id]))
+        used = keys.use(connection, account_id, [row], parts.clock.wall_s())
+    return openrouter.KeyAnswer(described(row, used[row.id]))
 
 
 def changed(parts: Parts, account_id: str, key_hash: bytes, wanted: openrouter.KeyChanges) -> openrouter.KeyAnswer:
@@ -219,7 +219,7 @@ def changed(parts: Parts, account_id: str, key_hash: bytes, wanted: openrouter.K
     now_s = parts.clock.wall_s()
     with storage.writing(parts.directory.engine) as connection:
         row = _managed(connection, account_id, key_hash)
-        spent = keys.spending(connection, [row], now_s)[row.id]
+        used = keys.use(connection, account_id, [row], now_s)[row.id]
         try:
             row = keys.change(
                 connection,
@@ -227,12 +227,12 @@ def changed(parts: Parts, account_id: str, key_hash: bytes, wanted: openrouter.K
                 now_s,
                 name=given(wanted.name, row.name),
                 disabled=given(wanted.disabled, row.disabled),
-                terms=terms_of(wanted, row.terms._replace(expires_at=row.expires_at), spent),
+                terms=terms_of(wanted, row.terms._replace(expires_at=row.expires_at), used.spent),
                 models=parts.catalog.models,
             )
         except InvalidInput as error:
             raise _refused(error) from error
-    return openrouter.KeyAnswer(described(row, spent))
+    return openrouter.KeyAnswer(described(row, used))
 
 
 def deleted(parts: Parts, account_id: str, key_hash: bytes) -> openrouter.KeyDeleted:
@@ -293,7 +293,7 @@ def caps_of(wanted: openrouter.KeyChanges, former: Caps, spent: KeySpending) -> 
     return Caps(**{f"{period}_nanousd": nanousd})
 
 
-def described(row: KeyRow, spent: KeySpending) -> openrouter.Key:
+def described(row: KeyRow, used: keys.Use) -> openrouter.Key:
     caps = row.caps or Caps()
     return openrouter.Key(
         hash=row.hash.hex(),
@@ -312,7 +312,9 @@ def described(row: KeyRow, spent: KeySpending) -> openrouter.Key:
         rpm=row.rpm,
         rpd=row.rpd,
         concurrency=row.concurrency,
-        **bounds_of(row, spent),
+        workspace_id=row.account_id,
+        last_used_at=rfc3339(used.last_at) if used.last_at is not None else None,
+        **bounds_of(row, used.spent),
     )
 
 

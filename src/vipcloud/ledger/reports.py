@@ -4,7 +4,7 @@ Sums and lines come from the same rows by the same filter, so a sum on a page is
 UTC, counted since 1970; times are seconds since 1970.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, case, cast, func, or_, select
@@ -16,7 +16,7 @@ from vipcloud.storage import schema
 DAY_S = 86_400
 ROWS_PER_FETCH = 1000
 
-_usage, _transfer = schema.usage, schema.transfer
+_usage, _transfer, _day_sums = schema.usage, schema.transfer, schema.usage_day
 ENDS = {  # what people call it → the gateway's words
     "answered": ("complete",),
     "cut": ("interrupted", "client_gone", "restarted", "revoked", "crashed"),
@@ -155,6 +155,23 @@ def by_key(connection: Connection, chosen: Filter) -> dict[str, KeyUse]:
     )
     rows = connection.execute(query.where(columns.key_id.is_not(None)).group_by(columns.key_id))
     return {row[0]: KeyUse(row[0], float(row[1]), int(row[2]), int(row[3] or 0)) for row in rows}
+
+
+def last_used(connection: Connection, account_id: str, key_ids: Sequence[str]) -> dict[str, float]:
+    """When the last request of each key began, so far as booked; keys without any are missing.
+
+    The last day of each is one row of the fold of usage; only the account's lines of these days are looked through.
+    """
+    days = select(_day_sums.c.key_id, func.max(_day_sums.c.day)).where(_day_sums.c.key_id.in_(key_ids))
+    by_day: dict[int, list[str]] = {}
+    for key_id, day in connection.execute(days.group_by(_day_sums.c.key_id)):
+        by_day.setdefault(int(day), []).append(key_id)
+    found: dict[str, float] = {}
+    for day, ids in by_day.items():
+        chosen = Filter(account_id, day * DAY_S, (day + 1) * DAY_S)
+        query = _where(select(_usage.c.key_id, func.max(_usage.c.started_at)), chosen).where(_usage.c.key_id.in_(ids))
+        found |= {row[0]: float(row[1]) for row in connection.execute(query.group_by(_usage.c.key_id))}
+    return found
 
 
 def request(connection: Connection, account_id: str, request_id: str) -> Settled | None:

@@ -269,6 +269,12 @@ class KeySpending(NamedTuple):
     monthly: int = 0
 
 
+def account_requests_on(connection: Connection, account_id: str, day: int) -> int:
+    """How many requests an account made on a UTC day (since 1970), so far as booked."""
+    which = (_day.c.account_id == account_id) & (_day.c.day == day)
+    return int(connection.scalar(select(func.sum(_day.c.requests)).where(which)) or 0)
+
+
 def spending_of_keys(connection: Connection, key_ids: Sequence[str], today: int) -> dict[str, KeySpending]:
     """By key; those that were charged nothing may be missing. `today` in days since 1970."""
     charge, day = _day.c.charge_nanousd, _day.c.day
