@@ -9,6 +9,7 @@
     │   └── BudgetExceeded         402  budget_exceeded
     ├── Forbidden                  403  forbidden
     ├── ModelNotFound              404  model_not_found
+    ├── NoProviderAllowed          404  no_provider_allowed
     ├── RouteNotFound              404  not_found
     ├── GenerationNotFound         404  generation_not_found
     ├── KeyNotFound                404  key_not_found
@@ -128,6 +129,14 @@ class ModelNotFound(GatewayError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"The model '{shorten(model)}' does not exist or you do not have access to it.", param="model")
+
+
+class NoProviderAllowed(GatewayError):
+    status, type, code = 404, "invalid_request_error", "no_provider_allowed"
+    meaning = "No provider that `provider` allows serves the model, or its price is above `provider.max_price`."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="provider")
 
 
 class RouteNotFound(GatewayError):

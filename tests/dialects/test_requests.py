@@ -85,7 +85,7 @@ ACCEPTED: list[dict[str, Any]] = [
         "top_k": 5,
         "thinking": {"type": "enabled"},
         "chat_template_kwargs": {},
-        "provider": [],
+        "provider": {},
         "guided_json": nested(200),
     },
     {"tools": [FUNCTION, CUSTOM, FUNCTION], "tool_choice": "none", "parallel_tool_calls": False},

@@ -35,6 +35,7 @@ STEP = st.one_of(
     st.tuples(st.just("admit"), METERS, AMOUNT, CAPS, CAPS, ASK),
     st.tuples(st.just("settle"), st.integers(0, 50), st.floats(0, 1)),
     st.tuples(st.just("extend"), st.integers(0, 50), st.integers(1, 2000)),
+    st.tuples(st.just("rehold"), st.integers(0, 50), ASK),
     st.tuples(st.just("wait"), st.sampled_from([0.25, 1.0, 29.5, 30.0, 60.0, 4000.0, 86_400.0, 700_000.0])),
     st.tuples(st.just("standing"), METERS),
 )
@@ -67,6 +68,15 @@ class Told:
             case "extend", which, tokens if self.running:
                 permit = self.running[which % len(self.running)]
                 return await desk.extend(permit, tokens), self.seen(permit)
+            case "rehold", which, ask if self.running:
+                permit = self.running[which % len(self.running)]
+                if not permit.subject.purses and ask.hold(ask.output_tokens):
+                    return None
+                try:
+                    await desk.guard.rehold(permit, ask)
+                except InsufficientCredit as error:
+                    return type(error), error.message, self.seen(permit)
+                return self.seen(permit)
             case "wait", seconds:
                 desk.clock.advance(seconds)
             case "standing", meters:

@@ -230,10 +230,36 @@ class ThinkingOptions(Struct):
     budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
+Dollars = Annotated[float, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+ProviderNames = Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=32)]
+
+
+class PriceLimit(Struct):
+    """The most that a caller will pay: dollars per million tokens, as a number or a string."""
+
+    prompt: Dollars | None = None
+    completion: Dollars | None = None
+
+
+class ProviderOptions(Struct):
+    """OpenRouter's way to say which providers may answer, and in which order.
+
+    Source: openrouter.ai/docs/features/provider-routing (seen 2026-11).
+    """
+
+    order: ProviderNames | None = None
+    only: ProviderNames | None = None
+    ignore: ProviderNames | None = None
+    allow_fallbacks: bool | None = None
+    sort: Literal["price", "throughput", "latency"] | None = None
+    max_price: PriceLimit | None = None
+
+
 class ChatRequest(Struct):
     """The body of `POST /v1/chat/completions`. `None` is "absent" everywhere: the schema admits null.
 
     `reasoning`, `thinking` and `include_reasoning` are conventions of other hosts, beside OpenAI's `reasoning_effort`.
+    `models` and `provider` are OpenRouter's: further models to take if the first does not answer, and who may serve.
     """
 
     model: Annotated[str, Meta(min_length=1)]
@@ -276,6 +302,8 @@ class ChatRequest(Struct):
     web_search_options: JSONObject | None = None
     prompt_cache_options: JSONObject | None = None
     moderation: JSONObject | None = None
+    models: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=8)] | None = None
+    provider: ProviderOptions | None = None
 
     @property
     def output_tokens_max(self) -> int | None:
@@ -340,6 +368,8 @@ class PlainChat(ChatRequest, kw_only=True):
     web_search_options: None = None
     prompt_cache_options: None = None
     moderation: None = None
+    models: None = None
+    provider: None = None
 
 
 # --- the reply -------------------------------------------------------------------------------------------------

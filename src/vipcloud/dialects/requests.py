@@ -35,6 +35,14 @@ _decode = msgspec.json.Decoder(openai.ChatRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
+class _Names(msgspec.Struct):
+    model: str | None = None
+    models: list[str] | None = None
+
+
+_decode_names = msgspec.json.Decoder(_Names).decode
+
+
 def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRequest:
     """The request in `body`, checked. Raises BadRequest with the path of the first faulty field in `param`."""
     if not strict_parameters:
@@ -51,7 +59,7 @@ def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRe
 
 def _parse(body: bytes, strict_parameters: bool) -> openai.ChatRequest:
     try:
-        request = _decode(body)
+        request = _decode(_with_model(body))
         unknown = refusals.unknown_parameter(body) if strict_parameters else None
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         # Not chained: these exceptions quote the caller, or hold the body whole.
@@ -62,6 +70,14 @@ def _parse(body: bytes, strict_parameters: bool) -> openai.ChatRequest:
         raise unknown
     check(request)
     return request
+
+
+def _with_model(body: bytes) -> bytes:
+    """`body` with the first of its `models` as its `model`, where it has but a list. Raises DecodeError."""
+    if b'"models"' not in body or (named := _decode_names(body)).model or not named.models:
+        return body
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return _encode(fields | {"model": named.models[0], "models": named.models[1:]})
 
 
 def check(request: openai.ChatRequest) -> None:

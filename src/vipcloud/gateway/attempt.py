@@ -53,6 +53,17 @@ class Attempt(Struct, eq=False):
         """In the loop's time."""
         return self.call.exchange.received_s + self.parts.settings.timeouts.total_s
 
+    @property
+    def delivered(self) -> bool:
+        """Whether anything of an answer has gone to the caller."""
+        return self.bill.first_token_s is not None or (self.rescue is not None and bool(self.rescue.said))
+
+    def note_pace(self, way: Way, asked_s: float, usage: Usage) -> None:
+        """How quick a whole stream was, where there is another way to compare it with."""
+        first_s = self.bill.first_token_s
+        if self.spare and first_s is not None:
+            way.pace.note(first_s - asked_s, usage.completion_tokens, self.parts.clock.monotonic_s() - first_s)
+
     def estimate(self, delivered: Delivered) -> Usage:
         """What was used, counted here."""
         if self.prompt is None:

@@ -72,6 +72,11 @@ class Bill(Struct, eq=False):
                 )
             )
 
+    def change_model(self, model: Model, price: Price) -> None:
+        """From now on `model` is asked, under the permit as it was held anew. Raises JournalError."""
+        self.model, self.price, self.way = model, price, None
+        self.open()
+
     def note_first_token(self) -> None:
         self.first_token_s = self.parts.clock.monotonic_s()
         way = self.way

@@ -63,7 +63,7 @@ class Demo(Struct, frozen=True):
         if (request.n or 1) > 1:
             raise BadRequest("The demo gives one answer to a request.", param="n")
         most = self.settings.output_tokens_max
-        request.model = self.settings.model
+        request.model, request.models, request.provider = self.settings.model, None, None
         request.max_tokens = min(request.max_completion_tokens or request.max_tokens or most, most)
         request.max_completion_tokens = None
 

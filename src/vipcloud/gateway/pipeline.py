@@ -5,7 +5,9 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
 
 from vipcloud.accounts.directory import Principal, Terms
 from vipcloud.dialects import requests
@@ -21,6 +23,7 @@ from vipcloud.errors import (
     UnsupportedMediaType,
     UpstreamInterrupted,
 )
+from vipcloud.gateway import wishes
 from vipcloud.gateway.attempt import Attempt
 from vipcloud.gateway.bill import Bill
 from vipcloud.gateway.call import Call
@@ -36,12 +39,14 @@ from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.money import NanoUSD
 from vipcloud.providers import answers, stream
+from vipcloud.providers.answers import Form
 from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
 _MINUTE = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
 _DAY = _MINUTE.replace(b"requests", b"requests-day")
+_NO_OTHERS: Iterator[ChatRequest] = iter(())
 
 
 async def chat(call: Call, parts: Parts) -> None:
@@ -73,7 +78,6 @@ async def chat_demo(call: Call, parts: Parts, demo: Demo) -> None:
 async def complete(call: Call, parts: Parts, principal: Principal, subject: Subject, demo: Demo | None = None) -> None:
     """A known caller's request, from its body to its settlement."""
     exchange = call.exchange
-    model: Model | None = None
     try:
         if parts.pulse.high:
             parts.pulse.check(principal.account.tier)
@@ -84,28 +88,29 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         if demo is not None:
             demo.restrict(request, len(body))
         rescue = Rescue.of(exchange.headers.get(b"x-vipcloud-rescue"), request)
-        model = parts.catalog.model(request.model)
-        if principal.terms is not None:
-            check_terms(call, parts, principal.terms, model.id)
-        pool = parts.upstreams.pool(model, request, principal.account)
-        form = answers.wanted(request) if request.response_format is not None else None
         started_s = parts.clock.wall_s()
-        assert model.prices is not None, "the catalogue serves no model without a price"
-        price = model.prices.at(started_s)
-        permit = await admit(call, parts, subject, request, model, price, started_s, len(body))
+        others: Iterator[ChatRequest] = _NO_OTHERS
+        if request.models is None:
+            offer = find_offer(call, parts, principal, request, started_s, len(body))
+        else:
+            others = iter(wishes.by_model(request))
+            offer = first_offer(call, parts, principal, others, started_s, len(body))
+        permit = await admit(call, parts, subject, offer, started_s)
     except GatewayError as error:
-        call.tier, call.model = principal.account.tier, model.id if model is not None else ""
+        call.tier = principal.account.tier
         if not isinstance(error, Overloaded):
             await tell_standing(call, parts, subject)
         raise
-    streamed = request.stream is True
-    bill = open_bill(parts, principal, model, price, permit, started_s, streamed=streamed, claim=call.claim)
-    attempt = Attempt(call, parts, request, model, permit, bill, pool, form, rescue)
+    bill = open_bill(parts, principal, offer, permit, started_s, claim=call.claim)
+    attempt = Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue)
     try:
-        await serve(attempt)
+        if others is _NO_OTHERS:
+            await serve(attempt)
+        else:
+            await serve_listed(attempt, others, len(body))
     except GatewayError as error:
         bill.settle("upstream_failed", error_code=error.code)
-        call.tier, call.model = principal.account.tier, model.id
+        call.tier, call.model = principal.account.tier, bill.model.id
         if not exchange.started:
             raise
         parts.figures.told(error, call.request_id, call.model, call.tier)
@@ -182,17 +187,29 @@ async def tell_standing(call: Call, parts: Parts, subject: Subject) -> None:
         call.head += _DAY % (standing.day_limit, standing.day_remaining, whole_seconds(seconds_to_midnight(now_s)))
 
 
-async def admit(
-    call: Call,
-    parts: Parts,
-    subject: Subject,
-    request: ChatRequest,
-    model: Model,
-    price: Price,
-    started_s: float,
-    body_bytes: int,
-) -> Permit:
-    """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
+class Offer(Struct, eq=False):
+    """What would serve `request`, at which price, and what it may cost at most."""
+
+    request: ChatRequest
+    model: Model
+    pool: Pool
+    form: Form | None
+    price: Price
+    ask: Ask
+
+
+def find_offer(
+    call: Call, parts: Parts, principal: Principal, request: ChatRequest, started_s: float, body_bytes: int
+) -> Offer:
+    """Raises Forbidden, ModelNotFound, NotImplementedYet, what `Upstreams.pool` does, and BadRequest for a form."""
+    model = parts.catalog.model(request.model)
+    call.model = model.id
+    if principal.terms is not None:
+        check_terms(call, parts, principal.terms, model.id)
+    pool = parts.upstreams.pool(model, request, principal.account)
+    form = answers.wanted(request) if request.response_format is not None else None
+    assert model.prices is not None, "the catalogue serves no model without a price"
+    price = model.prices.at(started_s)
     tokens_in = body_bytes if body_bytes <= SMALL_BODY_BYTES else requests.text_bytes(request)
     if tokens_in > model.context_tokens:
         tokens_in = model.context_tokens
@@ -200,43 +217,111 @@ async def admit(
     asked = request.max_completion_tokens or request.max_tokens or most
     if asked > most:
         asked = most
-    choices = request.n or 1
-    if choices > 1:
-        asked *= choices
+    if request.n is not None:
+        asked *= request.n
     rates = price.dearest(tokens_in, asked) if price.tiers else price
+    if request.provider is not None and request.provider.max_price is not None:
+        wishes.check_price(request.provider.max_price, rates, model.id)
     slice_tokens = parts.settings.guard.hold_slice_tokens if request.stream else 0
     ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked, slice_tokens)
-    if not subject.purses and ask.hold(asked):
-        raise NotImplementedYet(f"The model '{model.id}' is not free.", param="model")
-    permit = await parts.guard.admit(call.completion_id, subject, ask, started_s)
+    return Offer(request, model, pool, form, price, ask)
+
+
+def first_offer(
+    call: Call,
+    parts: Parts,
+    principal: Principal,
+    wanted: Iterator[ChatRequest],
+    started_s: float,
+    body_bytes: int,
+) -> Offer:
+    """The first that can be had of those wanted. Raises what became of the first one if none can."""
+    first: GatewayError | None = None
+    for request in wanted:
+        try:
+            return find_offer(call, parts, principal, request, started_s, body_bytes)
+        except GatewayError as error:
+            first = first or error
+    assert first is not None, "at least one was wanted"
+    raise first
+
+
+async def admit(call: Call, parts: Parts, subject: Subject, offer: Offer, started_s: float) -> Permit:
+    """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
+    check_payer(subject, offer)
+    permit = await parts.guard.admit(call.completion_id, subject, offer.ask, started_s)
     if permit.limit_requests:
         call.head += _MINUTE % (permit.limit_requests, permit.remaining_requests, whole_seconds(permit.reset_s))
     if permit.day_limit:
         call.head += _DAY % (permit.day_limit, permit.day_remaining, whole_seconds(seconds_to_midnight(started_s)))
-    if permit.output_tokens < asked:
-        call.head += b"x-vipcloud-max-tokens: %d\r\n" % (permit.output_tokens // choices)
+    if permit.output_tokens < offer.ask.output_tokens:
+        call.head += _clamp(permit, offer.request)
     return permit
 
 
+def check_payer(subject: Subject, offer: Offer) -> None:
+    """Raises NotImplementedYet for what costs something where nobody pays."""
+    if not subject.purses and offer.ask.hold(offer.ask.output_tokens):
+        raise NotImplementedYet(f"The model '{offer.model.id}' is not free.", param="model")
+
+
+def _clamp(permit: Permit, request: ChatRequest) -> bytes:
+    """The header that tells how far the credit goes."""
+    return b"x-vipcloud-max-tokens: %d\r\n" % (permit.output_tokens // (request.n or 1))
+
+
 def open_bill(
-    parts: Parts,
-    principal: Principal,
-    model: Model,
-    price: Price,
-    permit: Permit,
-    started_s: float,
-    *,
-    streamed: bool,
-    claim: Claim | None,
+    parts: Parts, principal: Principal, offer: Offer, permit: Permit, started_s: float, *, claim: Claim | None
 ) -> Bill:
     """The request's bill. Raises Unavailable while the journal cannot be written: nothing may be served unrecorded."""
-    bill = Bill(parts, principal, model, price, permit, streamed, started_s, parts.clock.monotonic_s(), claim=claim)
+    streamed, opened_s = offer.request.stream is True, parts.clock.monotonic_s()
+    bill = Bill(parts, principal, offer.model, offer.price, permit, streamed, started_s, opened_s, claim=claim)
     try:
         bill.open()
     except JournalError as error:
         parts.guard.settle(permit, NanoUSD(0))
         raise Unavailable("The gateway cannot record requests at present.", retry_after_s=5) from error
     return bill
+
+
+async def serve_listed(attempt: Attempt, others: Iterator[ChatRequest], body_bytes: int) -> None:
+    """Serve by the model at hand and, as long as nothing was delivered, by the next that the caller lists.
+
+    Each is priced and held for before it is asked. Raises what became of the first one.
+    """
+    loop, first = asyncio.get_running_loop(), None
+    while True:
+        try:
+            await serve(attempt)
+        except GatewayError as error:
+            first = first or error
+            if attempt.delivered:
+                raise
+            following = None
+            while following is None and loop.time() < attempt.total_deadline and (request := next(others, None)):
+                following = await change_model(attempt, request, body_bytes)
+            if following is None:
+                raise first from None
+            attempt = following
+        else:
+            return
+
+
+async def change_model(attempt: Attempt, request: ChatRequest, body_bytes: int) -> Attempt | None:
+    """The attempt to have `request` answered under the same permit and bill; None where that cannot be."""
+    call, parts, bill, permit = attempt.call, attempt.parts, attempt.bill, attempt.permit
+    clamp = _clamp(permit, attempt.request)
+    try:
+        offer = find_offer(call, parts, bill.principal, request, bill.started_s, body_bytes)
+        check_payer(permit.subject, offer)
+        await parts.guard.rehold(permit, offer.ask)
+        bill.change_model(offer.model, offer.price)
+    except (GatewayError, JournalError):
+        return None
+    call.head = call.head.replace(clamp, b"")
+    if permit.output_tokens < offer.ask.output_tokens:
+        call.head += _clamp(permit, request)
+    return Attempt(call, parts, request, offer.model, permit, bill, offer.pool, offer.form, attempt.rescue)
 
 
 async def serve(attempt: Attempt) -> None:
@@ -277,7 +362,8 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
     parts, bill, pool = attempt.parts, attempt.bill, attempt.pool
     upstreams, loop = parts.upstreams, asyncio.get_running_loop()
     tried, spent, rescue = [way], False, attempt.rescue
-    while failed.retryable and bill.attempts < parts.settings.gateway.attempts_max:
+    others = bill.attempts - 1  # tries of other models
+    while failed.retryable and bill.attempts - others < parts.settings.gateway.attempts_max:
         if rescue is not None and rescue.said:
             pool = Pool([one for one in pool.ways if one.candidate.continues])
         found = upstreams.following(pool, tried, failed) if pool.ways else None

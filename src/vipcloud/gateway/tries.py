@@ -148,7 +148,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     if attempt.spare:
         first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
     deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
-    rescue = attempt.rescue
+    rescue, asked_s = attempt.rescue, parts.clock.monotonic_s()
     carrying_on = rescue is not None and rescue.begin(translator)
     response = await parts.upstreams.send(
         way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, continuing=carrying_on
@@ -191,6 +191,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         if carrying_on and rescue is not None and not estimated:
             usage, estimated = rescue.whole(usage, attempt.estimate(translator.delivered).prompt_tokens), True
         await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
+        attempt.note_pace(way, asked_s, usage)
         last = translator.final(usage)
         call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
     elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):

@@ -6,6 +6,7 @@ Which of them is taken is decided in `routing`; here its values are kept. Keys a
 are never printed.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vipcloud.accounts.directory import Account
 from vipcloud.clock import Clock
 from vipcloud.dialects.openai import ChatRequest, PlainChat, UserMessage
 from vipcloud.errors import GatewayError, NoUpstream, RateLimited, SettingsError, UpstreamFailed, UpstreamTimeout
+from vipcloud.gateway import wishes
 from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.providers import auth, failures, fitness
@@ -26,6 +28,7 @@ from vipcloud.routing import rules
 from vipcloud.routing.breaker import Breaker
 from vipcloud.routing.budget import RetryBudget
 from vipcloud.routing.health import AccountHealth
+from vipcloud.routing.pace import Pace
 from vipcloud.routing.sticky import Sticky
 from vipcloud.settings import (
     BreakerSettings,
@@ -119,6 +122,7 @@ class UpstreamAccount:
     running: int = 0
     refused_keys: list[UpstreamKey] = field(default_factory=list)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # by the upstream's name of the model
+    paces: dict[str, Pace] = field(default_factory=dict)  # likewise
     failures: dict[tuple[str, str], int] = field(default_factory=dict)  # by that name and the error's code
 
     @property
@@ -176,6 +180,7 @@ class Way:
     account: UpstreamAccount
     preference: int
     breaker: Breaker
+    pace: Pace
     turn: float = 0.0
 
     @property
@@ -249,6 +254,7 @@ class Upstreams:
                 account,
                 2 * place + (not account.reserved),
                 self._breaker(account, candidate.upstream_model),
+                account.paces.setdefault(candidate.upstream_model, Pace()),
             )
             for place, candidate in enumerate(model.candidates)
             for account in accounts[candidate.provider.id]
@@ -276,7 +282,8 @@ class Upstreams:
     def pool(self, model: Model, request: ChatRequest, customer: Account) -> Pool:
         """What may serve `request`. Raises the refusal where no candidate can do what it asks for.
 
-        Raises NoUpstream where we have no account, and what to tell the caller where it is certain that none serves.
+        Raises NoUpstream where we have no account, NoProviderAllowed where the caller allows none that we have, and
+        what to tell the caller where it is certain that none serves.
         """
         pool = self._pools.get(model.id, self._nothing)
         if not model.takes_plain or type(request) is not PlainChat:
@@ -284,6 +291,9 @@ class Upstreams:
             suited = fitness.suited(request, candidates)
             if suited is not candidates:
                 pool = Pool([way for way in pool.ways if way.candidate in suited])
+            if request.provider is not None and pool.ways:
+                placed = wishes.allowed(pool.ways, request.provider, model.id)
+                pool = Pool([dataclasses.replace(way, preference=place) for place, way in placed])
         if pool.reserved:
             pool = Pool([way for way in pool.ways if way.account.open_to(customer)])
         if not pool.ways:

@@ -98,11 +98,48 @@ local function left(purse)
   return rest - held, credit - held
 end
 
-local function admit()
+-- What the purses cover of an ask, and hold for it: tokens, those held for at first, and the amount; or the refusal.
+local function hold()
   local lease, input, price, asked, slice = unpack(details, 2)
   local function cost(tokens)
     return input + math.ceil(tokens * price / 1000)
   end
+  local tokens, whole = asked, cost(asked)
+  if whole == 0 then
+    return tokens, tokens, 0
+  end
+  for place, purse in ipairs(purses) do
+    forget_lapsed_holds(purse[1])
+    local rest, credit = left(purse)
+    if not rest then
+      return nil, { 3, place }
+    end
+    if whole > rest then
+      local covered = 0
+      if price > 0 then
+        covered = math.floor((rest - input) * 1000 / price)
+      end
+      if covered < OUTPUT_TOKENS_MIN then
+        return nil, { 2, place, rest, rest < credit and 1 or 0 }
+      end
+      tokens = math.min(tokens, covered)
+    end
+  end
+  local first = tokens
+  if slice > 0 and slice < tokens then
+    first = slice
+  end
+  local held = cost(first)
+  for _, purse in ipairs(purses) do
+    redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', held)
+    redis.call('HSET', 'vc:h:' .. purse[1], request, held)
+    redis.call('ZADD', 'vc:x:' .. purse[1], now + lease, request)
+  end
+  return tokens, first, held
+end
+
+local function admit()
+  local lease = details[2]
   local counts = {}
   for place, meter in ipairs(meters) do
     local id, rpm, rpd, concurrency = unpack(meter)
@@ -123,38 +160,9 @@ local function admit()
       end
     end
   end
-  local tokens, whole = asked, cost(asked)
-  if whole > 0 then
-    for place, purse in ipairs(purses) do
-      forget_lapsed_holds(purse[1])
-      local rest, credit = left(purse)
-      if not rest then
-        return { 3, place }
-      end
-      if whole > rest then
-        local covered = 0
-        if price > 0 then
-          covered = math.floor((rest - input) * 1000 / price)
-        end
-        if covered < OUTPUT_TOKENS_MIN then
-          return { 2, place, rest, rest < credit and 1 or 0 }
-        end
-        tokens = math.min(tokens, covered)
-      end
-    end
-  end
-  -- Every leg has passed: now take from all of them.
-  local first, held = tokens, 0
-  if whole > 0 then
-    if slice > 0 and slice < tokens then
-      first = slice
-    end
-    held = cost(first)
-    for _, purse in ipairs(purses) do
-      redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', held)
-      redis.call('HSET', 'vc:h:' .. purse[1], request, held)
-      redis.call('ZADD', 'vc:x:' .. purse[1], now + lease, request)
-    end
+  local tokens, first, held = hold() -- the last leg that may refuse: it takes nothing then
+  if not tokens then
+    return first
   end
   local limit, remaining, reset, day_limit, day_remaining = 0, 0, 0, 0, 0
   for place, meter in ipairs(meters) do
@@ -194,6 +202,29 @@ local function open()
     end
   end
   return 1
+end
+
+-- Hold for another ask in place of what is held, on the day that the request was admitted.
+local function rehold()
+  today = details[7]
+  local before = {}
+  for _, purse in ipairs(purses) do
+    local held = redis.call('HGET', 'vc:h:' .. purse[1], request)
+    if held then
+      before[purse[1]] = held
+      redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', -held)
+      redis.call('HDEL', 'vc:h:' .. purse[1], request)
+    end
+  end
+  local tokens, first, held = hold()
+  if tokens then
+    return { 0, tokens, first, held }
+  end
+  for id, amount in pairs(before) do
+    redis.call('HINCRBY', 'vc:m:' .. id, 'held', amount)
+    redis.call('HSET', 'vc:h:' .. id, request, amount)
+  end
+  return first
 end
 
 local function extend()
@@ -263,5 +294,5 @@ local function standing()
   return { limit, remaining, reset, day_limit, day_remaining }
 end
 
-local operations = { admit = admit, open = open, extend = extend, settle = settle, standing = standing }
+local operations = { admit = admit, open = open, extend = extend, rehold = rehold, settle = settle, standing = standing }
 return operations[operation]()

@@ -80,6 +80,13 @@ class Guard(Protocol):
         """Hold for `tokens` more of the permit's output; `refused` is called, now or later, if no credit is left."""
         ...
 
+    async def rehold(self, permit: Permit, ask: Ask) -> None:
+        """Hold for `ask` in place of what the permit holds for; it stays the one request that was admitted.
+
+        Raises InsufficientCredit, BudgetExceeded or Unavailable; then the permit is as it was.
+        """
+        ...
+
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         """Free the slot and the hold, and take `charge` (at most the hold) from the credit."""
         ...

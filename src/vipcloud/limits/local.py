@@ -117,6 +117,25 @@ class LocalGuard:
         permit.held_nanousd = NanoUSD(permit.held_nanousd + more)
         permit.held_tokens = wanted
 
+    async def rehold(self, permit: Permit, ask: Ask) -> None:
+        assert not permit.settled, "only a running request holds anything"
+        subject, before = permit.subject, permit.held_nanousd
+        self._hold_back(subject, before)
+        tokens, first, held = ask.output_tokens, ask.output_tokens, ask.hold(ask.output_tokens)
+        if held:
+            try:
+                tokens, first, held = self._hold(subject, ask, held, permit.day)
+            except GatewayError:
+                self._hold_back(subject, -before)
+                raise
+        permit.ask, permit.held_nanousd, permit.output_tokens, permit.held_tokens = ask, held, tokens, first
+
+    def _hold_back(self, subject: Subject, amount: int) -> None:
+        """Hold `amount` less."""
+        if amount:
+            for purse in subject.purses:
+                self._purses[purse.id].held_nanousd -= amount
+
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         assert not permit.settled, "a permit is settled once"
         held = permit.held_nanousd

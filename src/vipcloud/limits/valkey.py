@@ -85,16 +85,9 @@ class ValkeyGuard:
                 await self._client.up.wait()
 
     async def admit(self, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
-        details = _pack(
-            (request_id, self._lease_us, ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens)
-        )
+        details = self._asked(request_id, ask)
         try:
-            answer = await self._ask(b"admit", subject, details)
-            for _ in range(OPENINGS_MAX):
-                if answer[0] != 3:
-                    break
-                await self._open(subject)
-                answer = await self._ask(b"admit", subject, details)
+            answer = await self._ask_opened(b"admit", subject, details)
         except asyncio.CancelledError:
             self._abandon(request_id, subject)
             raise
@@ -143,6 +136,30 @@ class ValkeyGuard:
             return
         self._watch(future, heard)
 
+    async def rehold(self, permit: Permit, ask: Ask) -> None:
+        assert not permit.settled, "only a running request holds anything"
+        if permit.request_id in self._fallen_back:
+            if ask.hold(ask.output_tokens):
+                raise Unavailable("Credit cannot be checked at present.", retry_after_s=AWAY_RETRY_S)
+            await self._fallback.rehold(permit, ask)
+            return
+        try:
+            details = self._asked(permit.request_id, ask, permit.day)
+            answer = await self._ask_opened(b"rehold", permit.subject, details)
+        except Away as error:
+            raise Unavailable("Credit cannot be checked at present.", retry_after_s=AWAY_RETRY_S) from error
+        if answer[0] == 2:
+            _, place, left, capped = answer
+            raise unaffordable(left, capped=bool(capped), of_key=place > 1)
+        if answer[0] != 0:
+            raise Unavailable("Credit cannot be checked at present.", retry_after_s=AWAY_RETRY_S)
+        _, tokens, first, held = answer
+        permit.ask, permit.held_nanousd, permit.output_tokens, permit.held_tokens = ask, NanoUSD(held), tokens, first
+
+    def _asked(self, request_id: str, ask: Ask, *day: int) -> bytes:
+        amounts = ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
+        return _pack((request_id, self._lease_us, *amounts, *day))
+
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         assert not permit.settled, "a permit is settled once"
         assert 0 <= charge <= permit.held_nanousd, "a hold is the ceiling of its request"
@@ -185,6 +202,16 @@ class ValkeyGuard:
                 answer = await self._call(operation, subject, details)
             if isinstance(answer, hiredis.ReplyError):
                 raise Away(str(answer))
+        return answer
+
+    async def _ask_opened(self, operation: bytes, subject: Subject, details: bytes) -> Any:
+        """As `_ask`, after the purses that the server does not know yet were opened."""
+        answer = await self._ask(operation, subject, details)
+        for _ in range(OPENINGS_MAX):
+            if answer[0] != 3:
+                break
+            await self._open(subject)
+            answer = await self._ask(operation, subject, details)
         return answer
 
     async def load(self) -> None:

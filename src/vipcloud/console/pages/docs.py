@@ -32,6 +32,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "structured-output",
             "vision",
             "reasoning",
+            "fallbacks",
             "models",
         ),
     ),
