@@ -107,6 +107,7 @@ async def test_the_hour_at_which_a_request_begins_decides_what_it_costs_us(open_
     ):
         clock.advance(moment.timestamp() - clock.wall_s())
         reply = await house.chat(TEXT)
+        assert reply.status == 200, reply.body
         row = house.usage(reply.request_id)
         assert row is not None
         assert row.cached_tokens == 0
