@@ -206,6 +206,9 @@ class RelayedGuard:
         figures = permit.ask, permit.day, permit.held_nanousd, permit.held_tokens, permit.output_tokens
         self._send(More(self._serial, handed_purses(permit), *figures, tokens))
 
+    async def rehold(self, permit: Permit, ask: Ask) -> None:
+        raise Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
+
     def granted(self, answer: Granted) -> None:
         """The successor's answer to `extend`."""
         asked = self._asked.pop(answer.serial)
