@@ -33,7 +33,7 @@ bench-peers: $(READY)/dev ## The same work through LiteLLM's proxy and Portkey's
 	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux node=nodejs npm=npm
 	@$(BIN)/python bench/peers.py $(ARGS)
 
-prove: $(READY)/dev ## Kills, restarts, cancellations, failing disks: that every cent is right, in about 12 minutes (docs/trust.md)
+prove: $(READY)/dev ## Kills, restarts, cancellations, failing disks: that every cent is right, in about 15 minutes (docs/trust.md)
 	$(BIN)/python proofs/simulation.py
 	$(BIN)/python proofs/disk.py
 	$(BIN)/python proofs/kills.py

@@ -31,7 +31,14 @@ from sqlalchemy import func, select
 from chaos import Asked, Clients, Got, books, metrics, prepare, run_simulators
 from kills import Nursery, _silent, answers, free_port, kill, run_bookkeeper
 from vipcloud.cli import context, running, serve
-from vipcloud.settings import ClientSettings, ConsoleSettings, GatewaySettings, Settings, TimeoutSettings
+from vipcloud.settings import (
+    ClientSettings,
+    ConsoleSettings,
+    GatewaySettings,
+    Settings,
+    StatusSettings,
+    TimeoutSettings,
+)
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -130,8 +137,11 @@ class Outcome:
     seconds: float
 
 
-async def storm(nursery: Nursery, settings: Settings, crowd: Crowd, restarts: int, streams: int) -> Outcome:
-    gateways = [nursery.start("gateway")]
+async def storm(
+    nursery: Nursery, gateways: list[int], settings: Settings, crowd: Crowd, restarts: int, streams: int
+) -> Outcome:
+    """`gateways` takes the processes that were started, oldest first; whoever calls ends those that are left."""
+    gateways.append(nursery.start("gateway"))
     await taken_over(settings, "")
     await answers(crowd.port)
     await crowd.learn()
@@ -161,8 +171,6 @@ async def storm(nursery: Nursery, settings: Settings, crowd: Crowd, restarts: in
     told = await metrics(crowd.port)
     left_open = int(told["vipcloud_open_streams"] + told["vipcloud_upstream_running"])
     not_ended = sum(map(alive, gateways[:-1]))
-    for pid in gateways:
-        kill(pid)
     return Outcome(crowd, restarts, starts_s, living_max, left_open, not_ended, seconds)
 
 
@@ -179,6 +187,7 @@ def play(restarts: int, streams: int, seed: int) -> bool:
             gateway=GatewaySettings(count_timeout_s=0),
             timeouts=TimeoutSettings(),
             console=ConsoleSettings(enabled=False),
+            status=StatusSettings(enabled=False),
             tiers={**settings.tiers, "payg": msgspec.structs.replace(settings.tiers["payg"], shed_lag_s=0)},
         )
         nursery = Nursery(
@@ -189,11 +198,12 @@ def play(restarts: int, streams: int, seed: int) -> bool:
             }
         )
         helpers = [nursery.start(role) for role in ("simulators", "bookkeeper")]
+        gateways: list[int] = []
         crowd = Crowd(settings.server.port, key, random.Random(seed), hang_s=120)
         try:
-            found = uvloop.run(storm(nursery, settings, crowd, restarts, streams))
+            found = uvloop.run(storm(nursery, gateways, settings, crowd, restarts, streams))
         finally:
-            for pid in helpers:
+            for pid in (*gateways, *helpers):
                 kill(pid)
             nursery.close()
         zeros = {**zeros_of(found), **dict(books(settings, account_id, crowd.got)), **outcomes(settings)}
