@@ -218,6 +218,20 @@ def list_accounts(connection: Connection) -> list[AccountRow]:
     ]
 
 
+def search_accounts(connection: Connection, words: str, most: int) -> list[AccountRow]:
+    """Those whose address, or a member's, has `words` in it, or whose id that is; the newest first."""
+    query = select(_account).order_by(_account.c.created_at.desc(), _account.c.id).limit(most)
+    words = words.strip().lower()
+    if words:
+        members = select(schema.member.c.account_id).where(schema.member.c.email.contains(words, autoescape=True))
+        query = query.where(
+            _account.c.email.contains(words, autoescape=True)
+            | (func.lower(_account.c.id) == words)
+            | _account.c.id.in_(members)
+        )
+    return [AccountRow(*row) for row in connection.execute(query)]
+
+
 def set_limits(
     connection: Connection, account_id: str, *, tier: str, rpm: int | None, rpd: int | None, concurrency: int | None
 ) -> None:

@@ -60,6 +60,12 @@ def since(connection: Connection, since_s: float) -> list[Topup]:
     return [Topup(*row) for row in connection.execute(query)]
 
 
+def added_cents(connection: Connection, since_s: float) -> int:
+    """What all customers paid in since then."""
+    which = (_topup.c.state == "added") & (_topup.c.decided_at >= since_s)
+    return int(connection.scalar(select(func.sum(_topup.c.amount_cents)).where(which)) or 0)
+
+
 def number(topup: Topup) -> str:
     """The number on its receipt."""
     assert topup.decided_at is not None, "only what was added has a receipt"

@@ -36,6 +36,7 @@ from vipcloud.console.pages import (
     usage,
     waitlist,
 )
+from vipcloud.console.pages.admin import routes as admin
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.console.site import Site
@@ -73,6 +74,7 @@ def build(parts: Parts) -> Litestar:
         *promo.handlers(parts, renderer),
         *limits.handlers(parts, renderer),
         *settings.handlers(parts, renderer),
+        *admin.handlers(parts, renderer),
     ]
 
     def not_found(request: AnyRequest, _error: NotFoundException) -> AnyResponse:

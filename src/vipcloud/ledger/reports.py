@@ -5,7 +5,7 @@ UTC, counted since 1970; times are seconds since 1970.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, case, cast, func, or_, select
 
@@ -263,3 +263,33 @@ def statement(connection: Connection, account_id: str, since_s: float) -> Statem
         running += amount
         movements.append(Movement(at, kind, requests, amount, running))
     return Statement(brought, tuple(movements), balance)
+
+
+# --- for the operator: of all customers
+
+
+class Earned(NamedTuple):
+    """What one model, or one account, brought and cost us, from the usage rows. `name` is its id."""
+
+    name: str
+    requests: int
+    charge_nanousd: int
+    cost_nanousd: int
+
+    @property
+    def margin_nanousd(self) -> int:
+        return self.charge_nanousd - self.cost_nanousd
+
+
+def earned(connection: Connection, since_day: int, by: Literal["model", "account"]) -> list[Earned]:
+    """On the UTC days (since 1970) from `since_day` on, the dearest first."""
+    columns = schema.usage_day.c
+    name = columns.model if by == "model" else columns.account_id
+    charged = func.sum(columns.charge_nanousd)
+    query = (
+        select(name, func.sum(columns.requests), charged, func.sum(columns.cost_nanousd))
+        .where(columns.day >= since_day)
+        .group_by(name)
+        .order_by(charged.desc(), name)
+    )
+    return [Earned(row[0], *(int(value) for value in row[1:])) for row in connection.execute(query)]

@@ -1,5 +1,6 @@
 """What is left of a price after the upstream's cost, for every kind of call that the two tell apart."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -64,6 +65,18 @@ def lines(price: Version, cost: Version) -> list[Line]:
 def margin(price: int, cost: int) -> Fraction | None:
     """The part of the price that is left, as Fraction(1, 2) for half of it; None where the price is 0."""
     return Fraction(price - cost, price) if price else None
+
+
+def least(found: Sequence[Line]) -> Fraction | None:
+    """The smallest part of a price that is left in any of the lines; None where all is free."""
+    parts = [
+        part
+        for line in found
+        for name in CLASSES
+        if (name != "cache_write" or line.writes_differ)
+        and (part := margin(getattr(line.price, name), getattr(line.cost, name))) is not None
+    ]
+    return min(parts, default=None)
 
 
 def _in(version: Version, hours: str | None) -> Price:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from vipcloud.accounts import operators
 from vipcloud.accounts.people import Visitor
 from vipcloud.console import visits
 from vipcloud.console.visits import AnyRequest
@@ -17,5 +18,6 @@ def context(request: AnyRequest, connection: Connection, visitor: Visitor, page:
         "member": visitor.member,
         "credit": ledger.balance(connection, visitor.account.id),
         "form_token": visits.form_token(request),
+        "operates": operators.is_operator(connection, visitor.member.id),
         "read_only": visitor.member.role != "owner",
     }

@@ -1,7 +1,5 @@
 """`/usage`: every request as it was charged, one request worked out, and all of them as CSV."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ from sqlalchemy import Connection
 from vipcloud.accounts import store
 from vipcloud.accounts.people import Visitor
 from vipcloud.accounts.store import KeyRow
-from vipcloud.console import visits
+from vipcloud.console import sheets, visits
 from vipcloud.console.pages import shell
 from vipcloud.console.parts import Parts, threaded
 from vipcloud.console.render import Renderer
@@ -56,7 +54,6 @@ CSV_COLUMNS = (
     "processed_by",
 )
 CSV_LINES_PER_WRITE = 500
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would take for one
 
 
 class Asked(NamedTuple):
@@ -188,7 +185,7 @@ def worked(parts: Parts, connection: Connection, line: Settled) -> dict[str, Any
 
 async def written(parts: Parts, chosen: reports.Filter, keys: dict[str, KeyRow]) -> AsyncIterator[bytes]:
     """The whole selection, a few hundred lines at a time."""
-    yield _csv([list(CSV_COLUMNS)])
+    yield sheets.encode([list(CSV_COLUMNS)])
     pieces = _pieces(parts, chosen, keys)
     while (piece := await parts.in_thread(next, pieces, None)) is not None:
         yield piece
@@ -202,7 +199,7 @@ def _pieces(parts: Parts, chosen: reports.Filter, keys: dict[str, KeyRow]) -> It
         if not lines:
             return
         skip += len(lines)
-        yield _csv([_cells(line, keys) for line in lines])
+        yield sheets.encode([_cells(line, keys) for line in lines])
 
 
 def _cells(line: Settled, keys: dict[str, KeyRow]) -> list[str]:
@@ -227,10 +224,4 @@ def _cells(line: Settled, keys: dict[str, KeyRow]) -> list[str]:
         line.price_version,
         line.provider or "",
     ]
-    return [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
-
-
-def _csv(rows: list[list[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode()
+    return [sheets.text(cell) for cell in cells]
