@@ -18,14 +18,22 @@ CHECKOUT = "/v1/checkout/sessions"
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
     """A running server; its address."""
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,  # ends when we do, however that is: then the server ends too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip()
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def stored(kind: str) -> list[Any]:
@@ -167,7 +175,7 @@ def main() -> None:
         await web.SockSite(runner, listener).start()
         sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        await asyncio.Event().wait()
+        await asyncio.to_thread(sys.stdin.read)
 
     asyncio.run(run())
 
