@@ -188,6 +188,13 @@ def test_what_another_upstream_made_good_is_not_lost_and_is_told() -> None:
     assert (report.rescued, report.failed) == (20.0, 0.0)
 
 
+def test_what_fails_by_our_fault_is_told_and_not_held_against_a_provider() -> None:
+    counts = {Key(DAY, "deepseek-chat", "deepseek"): Counts(answered=90, cut=2, failed=3, ours=5, gone=40, refused=7)}
+    report = rules.report(facts(days=counts, last_day=counts))
+    assert report.failed == 10.0
+    assert component(report, "deepseek").days[-1].answered == 94.73
+
+
 def test_what_is_not_offered_is_off_whatever_is_seen() -> None:
     report = rules.report(facts(days={Key(DAY, "kimi-k2", "moonshot"): Counts(failed=100)}))
     assert (component(report, "kimi-k2").state, component(report, "kimi-k2").note) == ("off", "not offered yet")

@@ -108,7 +108,7 @@ def report(facts: Facts) -> Report:
         periods=tuple(period(facts, days) for days in (30, DAYS)),
         first_token_ms=quantile_ms(first, 0.5),
         first_token_95_ms=quantile_ms(first, 0.95),
-        failed=_percent(total.judged - total.answered, total.judged) if total.judged >= REQUESTS_MIN else None,
+        failed=_lost(total),
         rescued=_percent(all_days.rescued, all_days.judged) if all_days.judged >= REQUESTS_MIN else None,
         parts=parts,
         providers=providers,
@@ -291,6 +291,12 @@ def _verdict(
 def _percent(part: int, whole: int) -> float:
     """Cut after two decimals: 99.999 is not 100."""
     return part * 10_000 // whole / 100
+
+
+def _lost(counts: Counts) -> float | None:
+    """Requests without a whole answer that were to have one, by whosever fault: what a customer feels."""
+    whole = counts.judged + counts.ours
+    return _percent(whole - counts.answered, whole) if whole >= REQUESTS_MIN else None
 
 
 def _share(counts: Counts) -> float | None:
