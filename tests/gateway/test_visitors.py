@@ -30,6 +30,11 @@ def test_a_name_holds_for_its_day_and_across_processes(tmp_path: Path) -> None:
     assert first.name("203.0.113.7", 20_000) != name
 
 
+def test_a_secret_that_the_gateway_before_began_is_taken_over(tmp_path: Path) -> None:
+    elder, successor = names(tmp_path / "secret"), names(tmp_path / "secret")
+    assert elder.name("203.0.113.7", 20_000) == successor.name("203.0.113.7", 20_000)
+
+
 def test_a_file_that_is_none_of_ours_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     for text in ("", "20000", "20000 abcd", "x" * 100, "20000 " + "zz" * 32):

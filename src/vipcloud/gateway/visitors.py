@@ -37,6 +37,9 @@ class Visitors:
         return f"visitor_{hashlib.blake2b(address.encode(), key=self._secret, digest_size=8).hexdigest()}"
 
     def _begin(self, day: int) -> None:
+        self._day, self._secret = _read(self._path)
+        if self._day == day:
+            return  # the gateway that handed over to this one had begun it
         self._day, self._secret = day, self._random_bytes(_SECRET_BYTES)
         try:
             _write(self._path, f"{day} {self._secret.hex()}\n")
