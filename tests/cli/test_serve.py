@@ -224,15 +224,11 @@ def test_a_successor_takes_the_port_over_and_streams_go_on(serve, vipcloud, data
         second = serve("--takeover")
         assert second.base == first.base
         assert second.chat()[0] == 200
-        third = run("serve", "--data", str(data), "--port", "0")
-        assert (third.returncode, third.stderr.count("Error:")) == (1, 1)
         status, body = answer.result()
     assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
     assert first.process.wait(60) == 0
     told = json.loads((data / "gateway.json").read_text())
     assert told["origin"].endswith(f":{port}")
-    third = run("serve", "--data", str(data), "--port", "0")
-    assert (third.returncode, "--takeover" in third.stderr) == (1, True)
     assert second.chat()[0] == 200
     assert second.end() == 0
     assert vipcloud("ledger", "verify").exit_code == 0
