@@ -26,7 +26,7 @@ check: $(READY)/dev ## Format, lint, types, and the rules of the house, in secon
 	$(BIN)/python -m pytest tests/house
 
 bench: $(READY)/dev ## What a request costs beside nginx, in about 3 minutes (ARGS="--rounds 1")
-	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux
+	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux redis-server=redis-server
 	@$(BIN)/python bench/run.py $(ARGS)
 
 bench-peers: $(READY)/dev ## The same work through LiteLLM's proxy and Portkey's gateway, installed on the spot

@@ -6,6 +6,7 @@ Every contestant listens on loopback on a free port, on the core it is given, an
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -93,14 +94,41 @@ def nginx_unbuffered(folder: Path, core: int, upstream_port: int) -> AbstractCon
     return _nginx_proxy(folder, core, upstream_port, "proxy_buffering off;")
 
 
-@contextmanager
-def gateway(folder: Path, core: int, upstream_port: int) -> Iterator[Contestant]:
+def gateway(folder: Path, core: int, upstream_port: int) -> AbstractContextManager[Contestant]:
     """vipcloud as a user starts it, with one upstream, one account and one key, and no simulators."""
+    return _gateway("vipcloud", folder, core, upstream_port)
+
+
+@contextmanager
+def gateway_with_valkey(folder: Path, core: int, upstream_port: int) -> Iterator[Contestant]:
+    """The same with its limits and credit in a Valkey (or Redis) server, which has another core and is not counted."""
+    program = shutil.which("valkey-server") or shutil.which("redis-server")
+    if program is None:
+        raise BenchError("neither valkey-server nor redis-server is installed")
+    home, at = folder / "valkey", folder / "valkey" / "socket"
+    home.mkdir()
+    command: list[str | Path] = [program, "--port", "0", "--unixsocket", at, "--save", "", "--dir", home]
+    others = sorted(os.sched_getaffinity(0) - {core})
+    with running(command, core=others[0], log=home / "valkey.log"):
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not at.exists():
+            if time.monotonic() > deadline_s:
+                raise BenchError(f"valkey did not start:\n{_tail(home / 'valkey.log')}")
+            time.sleep(0.05)
+        guard = f'[guard]\nbackend = "valkey"\nurl = "unix://{at}"\n'
+        with _gateway("valkey", folder, core, upstream_port, guard) as contestant:
+            yield contestant
+
+
+@contextmanager
+def _gateway(name: str, folder: Path, core: int, upstream_port: int, more: str = "") -> Iterator[Contestant]:
     port = free_port()
     home = folder / f"vipcloud-{port}"
     home.mkdir()
     settings = home / "vipcloud.toml"
-    settings.write_text(f'[upstreams.deepseek]\nbase_url = "http://127.0.0.1:{upstream_port}"\nkeys = ["sk-bench"]\n')
+    settings.write_text(
+        f'[upstreams.deepseek]\nbase_url = "http://127.0.0.1:{upstream_port}"\nkeys = ["sk-bench"]\n{more}'
+    )
     account = ["accounts", "create", "bench@example.com", "--credit", "100000"]
     _vipcloud(*account, "--rpm", "1000000000", "--concurrency", "100000", "--data", home)
     made = json.loads(_vipcloud("keys", "create", "--account", "bench@example.com", "--json", "--data", home))
@@ -118,7 +146,7 @@ def gateway(folder: Path, core: int, upstream_port: int) -> Iterator[Contestant]
     ]
     log = home / "serve.log"
     with running(command, core=core, log=log, environment=bare_environment()) as process:
-        contestant = Contestant("vipcloud", process.pid, port, {"Authorization": f"Bearer {made['key']}"})
+        contestant = Contestant(name, process.pid, port, {"Authorization": f"Bearer {made['key']}"})
         wait_until_serving(contestant, process, log)
         yield contestant
 

@@ -23,7 +23,7 @@ CONNECTIONS = 32
 STREAM_PACE = Pace(chunks=100, interval_ms=20)
 HELD_PACE = Pace(chunks=600, interval_ms=1000)
 HELD_BATCH = 500
-HELD_SETTLE_S = 4
+HELD_SETTLE_S = 7
 
 
 @dataclass(frozen=True, slots=True)
