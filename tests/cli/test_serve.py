@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from databases import Postgres
+from vipcloud.accounts import store as accounts
 from vipcloud.ledger import store as ledger
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
@@ -64,6 +65,22 @@ def test_a_stream_under_way_is_finished_before_the_end(serve) -> None:
         assert served.end(signal.SIGINT) == 0
         status, body = answer.result()
     assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+
+
+def test_a_key_that_is_revoked_while_it_drains_ends_its_streams(serve, until, data: Path) -> None:
+    served = serve()
+    engine = storage.open_engine(f"sqlite:///{data / 'vipcloud.db'}")
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(served.chat, "Hello [[tokens=2000 pace_ms=20]]", stream=True)
+        assert served.chat("Hello")[0] == 200
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: served.chat()[0] == 503)
+        with storage.writing(engine) as connection:
+            accounts.revoke_key(connection, served.key, 0)
+        status, body = answer.result()
+    engine.dispose()
+    assert (status, b"invalid_api_key" in body, b"[DONE]" in body) == (200, True, False), body[-300:]
+    assert served.process.wait(10) == 0
 
 
 def test_kill_9_ends_the_helpers_frees_the_port_and_loses_nothing(serve, vipcloud, until, runs) -> None:

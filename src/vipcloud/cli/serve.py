@@ -305,6 +305,7 @@ async def run(
             relax_collector()
             await either(stop, leaving.left)
             housekeeping.cancel()  # what it tells is the successor's to tell now
+            watchers.append(tasks.create_task(built.housekeeping.run_draining()))
             await built.server.close(settings.server.drain_timeout_s)
             if following is not None:  # what still runs at our elder is told through us; its limit was before ours
                 await following

@@ -1,7 +1,7 @@
 """What the gateway does beside serving: follows the change feed, the catalogue file and orders, and tells its state."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -26,16 +26,29 @@ class Housekeeping:
         self._notices = UpstreamNotices(parts.upstreams, parts.settings.data_path)
 
     async def run(self) -> None:
+        await self._repeat(self._look)
+
+    async def run_draining(self) -> None:
+        """What is left of it once this gateway takes nothing new: what still runs must end when its key is revoked."""
+        await self._repeat(self._follow_keys)
+
+    async def _repeat(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._parts.directory.poll_changes()
-                endings.end_closed(self._parts)
-                self._follow_catalog()
-                self._notices.follow()
-                self._notices.tell(self._parts.clock.wall_s(), self._parts.clock.monotonic_s())
+                await look()
             except Exception:  # serving goes on without the news; `/readyz` says when they are too old
                 log.exception("housekeeping failed")
             await asyncio.sleep(self._parts.settings.gateway.poll_interval_s)
+
+    async def _look(self) -> None:
+        await self._follow_keys()
+        self._follow_catalog()
+        self._notices.follow()
+        self._notices.tell(self._parts.clock.wall_s(), self._parts.clock.monotonic_s())
+
+    async def _follow_keys(self) -> None:
+        await self._parts.directory.poll_changes()
+        endings.end_closed(self._parts)
 
     def _follow_catalog(self) -> None:
         stamp = _stamp(self._parts.settings.catalog_path)
