@@ -409,12 +409,13 @@ async def opened(
     auth: dict[str, str] | None = None,
     clock: Clock | None = None,
     housekeeping: bool = False,
-    spare: bool = False,
+    spare: bool | dict[str, Any] = False,
     **groups: Any,
 ) -> AsyncIterator[House]:
     """A house that runs. `keys` are ours at the providers; `groups` are settings.
 
-    With `spare` there is a second account at DeepSeek, with an endpoint of its own: `upstreams["spare"]`.
+    With `spare` there is a second account at DeepSeek, with an endpoint of its own: `upstreams["spare"]`; settings of
+    the account may be given.
     """
     keys = {**KEYS, **(keys or {})}
     async with AsyncExitStack() as stack:
@@ -438,7 +439,12 @@ async def opened(
             first = configured["deepseek"]
             accounts = (
                 UpstreamAccountSettings(name="main", keys=first.keys, base_url=first.base_url),
-                UpstreamAccountSettings(name="spare", keys=first.keys, base_url=f"http://127.0.0.1:{port}"),
+                UpstreamAccountSettings(
+                    name="spare",
+                    keys=first.keys,
+                    base_url=f"http://127.0.0.1:{port}",
+                    **(spare if isinstance(spare, dict) else {}),
+                ),
             )
             configured["deepseek"] = UpstreamSettings(accounts=accounts)
         quick = {"poll_interval_s": 0.02, "count_timeout_s": 0}  # loading a vocabulary takes longer than a test

@@ -1,5 +1,8 @@
 """A stream that breaks off midway becomes a whole answer for callers who ask for that, and says what was done."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from front_door import House, Reply, charge, without
 
@@ -56,6 +59,23 @@ async def test_a_route_goes_on_by_its_providers_prefix_mode(house: House) -> Non
     assert (last["role"], last["prefix"]) == ("assistant", True)
     assert WHOLE.startswith(last["content"])
     assert second["body"]["max_tokens"] < first["body"]["max_tokens"] == 500
+
+
+async def test_kimi_goes_on_by_its_partial_mode(open_house, tmp_path: Path, template) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(template[0], data)
+    (data / "catalog.toml").write_text('[models.kimi-k2]\nstatus = "live"\n')
+    house: House = await open_house()
+    moonshot = house.upstreams["moonshot"]
+    await moonshot.fails("cut:7")
+    reply = await ask(house, "continue", model="kimi-k2", max_tokens=500)
+    assert (reply.text, reply.done) == (WHOLE, True)
+    first, second = await moonshot.log()
+    assert first["path"] == second["path"] == "/chat/completions"
+    last = second["body"]["messages"][-1]
+    assert (last["role"], last["partial"]) == ("assistant", True)
+    assert WHOLE.startswith(last["content"])
 
 
 async def test_a_stream_that_breaks_twice_is_continued_twice(house: House) -> None:
