@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vipcloud.cli.main import app
+from vipcloud.cli.commands import app
 
 WAIT_S = 15.0
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from databases import Postgres
-from vipcloud.cli import main
+from vipcloud.cli import commands
 
 
 def test_an_account_is_created_listed_shown_and_given_credit(vipcloud) -> None:
@@ -248,7 +248,7 @@ def test_options_may_stand_before_the_command(data: Path) -> None:
         (["accounts", "show", "ada@example.com", "--data", elsewhere], 0),
         (["accounts", "show", "ada@example.com"], 1),  # not remembered: `./data`
     ):
-        assert CliRunner().invoke(main.app, arguments).exit_code == status, arguments
+        assert CliRunner().invoke(commands.app, arguments).exit_code == status, arguments
 
 
 def test_text_in_brackets_is_shown_as_it_is(vipcloud) -> None:

@@ -12,7 +12,8 @@ import typer.main
 from msgspec import Struct
 
 from vipcloud import errors
-from vipcloud.cli import main, reference
+from vipcloud.cli import reference
+from vipcloud.cli.commands import app
 from vipcloud.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                 if not inner.hidden:
                     yield from below(f"{name} {child}", inner)
 
-    yield from below("vipcloud", typer.main.get_command(main.app))
+    yield from below("vipcloud", typer.main.get_command(app))
 
 
 def anchors(page: Path) -> set[str]:

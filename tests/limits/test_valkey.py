@@ -249,5 +249,5 @@ async def test_a_password_is_asked_for(server: Server) -> None:
 
 
 def test_memory_needs_nothing_of_it() -> None:
-    program = "import sys, vipcloud.cli.main; sys.exit('hiredis' in sys.modules)"
+    program = "import sys, vipcloud.cli.commands; sys.exit('hiredis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from vipcloud import errors
 from vipcloud.cli import context, models
-from vipcloud.cli.main import app
+from vipcloud.cli.commands import app
 from vipcloud.providers.catalog import Catalog, packaged_toml
 from vipcloud.settings import PREFIX, Secret, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
 from vipcloud.telemetry.families import FAMILIES
