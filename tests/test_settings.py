@@ -69,6 +69,7 @@ def test_the_environment_sets_any_field(
         ("[timeouts]\nidle_s = 0\n", "timeouts.idle_s: expected `float` > 0"),
         ("[tiers.gold]\nrpm = -1\n", "tiers[...].rpm: expected `int` >= 0."),
         ('[accounts]\nstarter_credit_usd = "5,00"\n', "accounts.starter_credit_usd: "),
+        ('[telemetry]\notlp_endpoint = "localhost:4318"\n', "telemetry.otlp_endpoint"),
         ('[upstreams.deepseek]\nbase_url = "example.com"\n', "upstreams.deepseek.base_url must begin with http"),
         ('[upstreams.zhipu]\nauth = "basic"\n', "upstreams[...].auth"),
         ("[upstreams.zhipu]\nkeys = [1]\n", "upstreams[...].keys[0]: expected `str`"),

@@ -274,6 +274,19 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Literal["none", "failures", "all"],
         Meta(description="Which requests get a line in the log: none, those answered with a 5xx, or all."),
     ] = "failures"
+    otlp_endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/\s]+(/\S*)?)?$",
+            description="Where traces are sent, such as `http://127.0.0.1:4318`; `/v1/traces` is added. Needs the "
+            "extra `vipcloud[otlp]`. Empty: no traces.",
+        ),
+    ] = ""
+    otlp_interval_s: Annotated[
+        float, Meta(gt=0, description="Spans are sent together, after so long or by the 512.")
+    ] = 5
+    otlp_timeout_s: Annotated[float, Meta(gt=0, description="How long the collector may take, tries included.")] = 5
+    otlp_queue_max: Annotated[int, Meta(ge=1, description="Spans that wait to be sent; more are dropped.")] = 4096
 
 
 class DemoSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvloop
@@ -57,6 +57,9 @@ from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage
 from vipcloud.telemetry import logs
 from vipcloud.telemetry.requests import figures_for
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from vipcloud.telemetry.traces import Tracing
 
 DEMO_EMAIL = "demo@example.com"
 LEASE_BEYOND_TOTAL_S = 60
@@ -152,6 +155,9 @@ def gateway(
         counter = TokenCounter(settings.gateway.count_timeout_s)
         stack.callback(counter.close)
         directory = Directory(engine, clock, settings.accounts)
+        tracing = tracing_for(settings, clock)
+        if tracing is not None:
+            stack.callback(tracing.close)
         visitors = Visitors(settings.data_path / "demo-visitors", context.random_bytes)
         parts = Parts(
             settings=settings,
@@ -168,7 +174,8 @@ def gateway(
                 engine, clock, settings.idempotency, lambda: bookkeeper.booked_until(settings.journal_path)
             ),
             visitors=visitors,
-            figures=figures_for(settings),
+            figures=figures_for(settings, tracing),
+            tracing=tracing,
         )
         parts.pulse.start()
         stack.callback(parts.pulse.close)
@@ -183,6 +190,20 @@ def gateway(
         release_s = 0.0 if settings.guard.backend == "memory" else RELEASE_S
         withdrawals = Withdrawals(engine, directory, lambda: parts.guard, clock, release_s)
         yield Gateway(parts, server, housekeeping, syncer, withdrawals)
+
+
+def tracing_for(settings: Settings, clock: Clock) -> "Tracing | None":
+    """What sends traces, if the settings ask for it. Raises SettingsError where it is not installed."""
+    if not settings.telemetry.otlp_endpoint:
+        return None
+    try:
+        from vipcloud.telemetry.traces import Tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"telemetry.otlp_endpoint: traces need the extra vipcloud[otlp] ({error.name} is not installed); "
+            "install it: pip install 'vipcloud[otlp]'."
+        ) from error
+    return Tracing(settings.telemetry, clock)
 
 
 def make_guard(settings: Settings, clock: Clock, directory: Directory, visitors: Visitors) -> Guard:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
@@ -21,6 +22,9 @@ from vipcloud.limits.rules import Limits, Meter
 from vipcloud.providers.catalog import Catalog
 from vipcloud.settings import Settings, TierSettings
 from vipcloud.telemetry.figures import Figures
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from vipcloud.telemetry.traces import Tracing
 
 
 class Tiers:
@@ -73,6 +77,7 @@ class Parts:
     idempotency: Idempotency
     visitors: Visitors
     figures: Figures = field(default_factory=Figures)
+    tracing: "Tracing | None" = None
     pulse: Pulse = field(init=False)
     tiers: Tiers = field(init=False)
     trusted_proxies: tuple[Network, ...] = field(init=False)

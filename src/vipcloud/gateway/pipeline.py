@@ -337,6 +337,8 @@ async def serve(attempt: Attempt) -> None:
     call.ping_s = settings.ping_stream_s
     call.deadline = call.exchange.received_s + (settings.ping_stream_s if bill.streamed else settings.ping_unary_s)
     parts.deadlines.add(call)
+    if parts.tracing is not None:
+        parts.tracing.opened(call.completion_id, call.exchange.headers.get(b"traceparent"))
     upstreams.budget.requests += 1
     try:
         if upstreams.calm and pool.fixed:

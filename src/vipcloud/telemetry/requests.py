@@ -1,4 +1,6 @@
-"""A line in the log for a request: its id, what it was and how it ended; nothing of what was said in it."""
+"""What is told of a single request: a line in the log and a span; nothing of what was said in it."""
+
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -7,13 +9,20 @@ from vipcloud.ledger.records import Settled
 from vipcloud.settings import Settings
 from vipcloud.telemetry.figures import Figures
 
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from vipcloud.telemetry.traces import Tracing
+
 log = structlog.get_logger(__name__)
 
 
-def figures_for(settings: Settings) -> Figures:
-    """Figures that also log what `telemetry.log_requests` asks for."""
+def figures_for(settings: Settings, tracing: "Tracing | None" = None) -> Figures:
+    """Figures that also log what `telemetry.log_requests` asks for, and tell `tracing`."""
+    wanted = settings.telemetry.log_requests
+    if tracing is not None:
+        traced = {"none": Traced, "failures": TracedFailures, "all": TracedRequests}
+        return traced[wanted](tracing)
     kinds = {"none": Figures, "failures": LoggedFailures, "all": LoggedRequests}
-    return kinds[settings.telemetry.log_requests]()
+    return kinds[wanted]()
 
 
 class LoggedFailures(Figures):
@@ -50,3 +59,23 @@ class LoggedRequests(LoggedFailures):
             first_token_ms=record.first_token_ms,
             duration_ms=record.duration_ms,
         )
+
+
+class Traced(Figures):
+    """A class of its own, so that a request costs nothing where there are no traces."""
+
+    def __init__(self, tracing: "Tracing") -> None:
+        super().__init__()
+        self._tracing = tracing
+
+    def settled(self, record: Settled, tier: str) -> None:
+        super().settled(record, tier)
+        self._tracing.settled(record)
+
+
+class TracedFailures(Traced, LoggedFailures):
+    pass
+
+
+class TracedRequests(Traced, LoggedRequests):
+    pass
