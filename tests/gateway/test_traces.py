@@ -202,6 +202,9 @@ async def test_a_collector_that_is_away_is_no_matter_and_told_once(open_house: A
     [line] = await eventually(lambda: [line for line in house.logs if line["event"] == "spans were dropped"])
     assert line["spans"] == 1
     assert "400" in line["reason"]
+    parts.tracing.close()
+    told = [line["spans"] for line in house.logs if line["event"] == "spans were dropped"]
+    assert told == [1, 2], "what was not told yet is told at the end"
 
 
 async def test_nobody_listening_is_no_matter_either(open_house: Any, collector: Collector) -> None:
@@ -209,7 +212,8 @@ async def test_nobody_listening_is_no_matter_either(open_house: Any, collector: 
     house = await open_house(**traced(collector.endpoint, otlp_timeout_s=0.05))
     assert (await house.chat()).status == 200
     assert (await house.stream()).done
-    await eventually(lambda: "spans were dropped" in [line["event"] for line in house.logs])
+    [line] = await eventually(lambda: [line for line in house.logs if line["event"] == "spans were dropped"])
+    assert "refused" in line["reason"] or "timeout" in line["reason"]
     assert [row.outcome for row in await house.settled(2)] == ["complete", "complete"]
 
 
@@ -224,7 +228,7 @@ async def test_what_finds_the_queue_full_is_dropped_and_counted(open_house: Any,
     collector.open.set()
     assert len(await collector.got(4)) == 4
     await eventually(lambda: [line for line in house.logs if line["event"] == "spans were dropped"])
-    assert [(line["spans"], line["reason"]) for line in house.logs] == [(1, "the queue was full")]
+    assert [(line["spans"], line["reason"]) for line in house.logs] == [(1, "The queue was full.")]
 
 
 async def test_without_an_endpoint_there_are_no_traces(house: House) -> None:

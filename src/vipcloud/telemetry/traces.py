@@ -9,6 +9,7 @@ generative AI (opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans, seen 202
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -89,6 +90,7 @@ class Tracing:
         impatience.start()
         self._provider.shutdown()
         impatience.cancel()
+        self._sender.end()
 
 
 def attributes(record: Settled) -> dict[str, AttributeValue]:
@@ -135,29 +137,36 @@ class Sender(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
+        self._reason.said.clear()
         result = self._exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
             self._failed += len(spans)
         self._tell()
         return result
 
-    def _tell(self) -> None:
+    def _tell(self, *, last: bool = False) -> None:
         lost, now_s = self._failed + self.overflowed, self._clock.monotonic_s()
-        if lost > self._told and now_s - self._told_s >= COMPLAINT_INTERVAL_S:
-            reason = self._reason.text or "the queue was full"
+        if lost > self._told and (last or now_s - self._told_s >= COMPLAINT_INTERVAL_S):
+            reason = " ".join(self._reason.said) or "The queue was full."
             log.warning("spans were dropped", spans=lost - self._told, in_all=lost, reason=reason)
             self._told, self._told_s = lost, now_s
 
     def shutdown(self) -> None:
         if self._closed.acquire(blocking=False):  # by the SDK or by impatience, whoever comes first
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
-            logging.getLogger("opentelemetry").removeHandler(self._reason)
+
+    def end(self) -> None:
+        """Tell what was lost since it was told last. The SDK's thread must have ended."""
+        self._tell(last=True)
+        logging.getLogger("opentelemetry").removeHandler(self._reason)
 
 
 class Reason(logging.Handler):
-    """Keeps the last thing that the library has said."""
+    """Keeps what the library has said last: why a try failed, and that it gave up."""
 
-    text = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: deque[str] = deque(maxlen=2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = record.getMessage()
+        self.said.append(record.getMessage())
