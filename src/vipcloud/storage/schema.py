@@ -139,7 +139,18 @@ usage = Table(
     Column("price_version", Text, nullable=False, server_default=""),
     Column("finish_reason", Text),
     Column("error_code", Text, nullable=False, server_default=""),  # what the caller was told; empty: no error
-    Index("ix_usage_account_id_started_at", "account_id", "started_at"),
+    # Holds what sums by day, model and key are made of, so that they are read from it alone: by time, then the rest.
+    Index(
+        "ix_usage_sums",
+        "account_id",
+        "started_at",
+        "outcome",
+        "model",
+        "key_id",
+        "charge_nanousd",
+        "prompt_tokens",
+        "completion_tokens",
+    ),
     CheckConstraint("charge_nanousd >= 0 AND charge_nanousd <= held_nanousd", name="charge_within_hold"),
     CheckConstraint("variance_nanousd BETWEEN 0 AND cost_nanousd", name="variance_within_cost"),
 )

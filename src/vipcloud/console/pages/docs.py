@@ -73,6 +73,7 @@ class Docs:
         self._site = site
         folder = resources.files("vipcloud.console").joinpath("content")
         self._sources = {slug: folder.joinpath(f"{slug}.md").read_text(encoding="utf-8") for slug in SLUGS}
+        self._links = {slug: Link(slug, _title(text)) for slug, text in self._sources.items()}
 
     def source(self, slug: str) -> str:
         """The page as Markdown, tables filled in. Raises NotFoundException."""
@@ -99,8 +100,11 @@ class Docs:
     def page(self, slug: str) -> markdown.Page:
         return _read(self.source(slug))
 
+    def link(self, slug: str) -> Link:
+        return self._links[slug]
+
     def groups(self) -> list[tuple[str, list[Link]]]:
-        return [(name, [Link(slug, self.page(slug).title) for slug in slugs]) for name, slugs in GROUPS]
+        return [(name, [self._links[slug] for slug in slugs]) for name, slugs in GROUPS]
 
     def search(self, query: str) -> list[Hit]:
         """Places that have every word of `query`, titles first, then headings, then text."""
@@ -114,6 +118,13 @@ class Docs:
                     href = f"/docs/{slug}" + (f"#{section.anchor}" if section.anchor else "")
                     found.append((rank, Hit(page.title, section.title, href, _sentence(section.words, words))))
         return [hit for _, hit in sorted(found, key=lambda each: each[0])][:HITS_MAX]
+
+
+def _title(source: str) -> str:
+    """Every page begins with it, and with nothing that is filled in."""
+    first = source.split("\n", 1)[0]
+    assert first.startswith("# "), "a page begins with its title"
+    return first.removeprefix("# ").strip()
 
 
 @lru_cache(maxsize=64)
@@ -151,7 +162,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
             "page": "docs",
             "query": query,
             "hits": docs.search(query),
-            "most_read": [Link(slug, docs.page(slug).title) for slug in MOST_READ],
+            "most_read": [docs.link(slug) for slug in MOST_READ],
             "groups": docs.groups(),
             "slug": "",
         }

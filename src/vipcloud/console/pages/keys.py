@@ -15,11 +15,11 @@ from vipcloud.accounts.people import Visitor
 from vipcloud.accounts.store import InvalidInput, KeyRow, KeyTerms, NewKey
 from vipcloud.console import visits
 from vipcloud.console.pages import shell
-from vipcloud.console.pages.usage import bounds
 from vipcloud.console.parts import Parts, threaded
 from vipcloud.console.render import Renderer, stop_time
 from vipcloud.console.visits import AnyRequest
 from vipcloud.ledger import reports
+from vipcloud.ledger import store as ledger
 from vipcloud.limits.rules import Caps
 from vipcloud.money import parse_usd
 from vipcloud.storage import engine as storage
@@ -52,17 +52,17 @@ class Keys:
         now_s = self._parts.clock.wall_s()
         with storage.reading(self._parts.engine) as connection:
             visitor = visits.visitor(request, connection, self._parts)
-            since_s, until_s = bounds("month", now_s)
-            month = reports.by_key(connection, reports.Filter(visitor.account.id, since_s, until_s))
             every = store.list_keys(connection, visitor.account.id)
+            ids = [key.id for key in every]
+            spending = ledger.spending_of_keys(connection, ids, int(now_s // reports.DAY_S))
             context = {
                 **shell.context(request, connection, visitor, "keys"),
                 "working": [key for key in every if not key.ended(now_s)],
                 "ended": [key for key in reversed(every) if key.ended(now_s)],
-                "ever": reports.by_key(connection, reports.Filter(visitor.account.id, 0, until_s)),
-                "month": month,
+                "last_used": reports.last_used(connection, visitor.account.id, ids),
+                "spending": spending,
                 "hour": reports.by_key(connection, reports.Filter(visitor.account.id, now_s - HOUR_S, now_s + 1)),
-                "spent": sum(use.charge_nanousd for use in month.values()),
+                "spent": sum(each.monthly for each in spending.values()),
                 "now_s": now_s,
             }
         return self._renderer.page("pages/keys.html", context)
