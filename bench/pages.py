@@ -160,7 +160,7 @@ def wait_until_serving(port: int) -> None:
     while time.monotonic() < deadline_s:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/login", headers={"Accept": "text/html"})
+            connection.request("GET", "/status", headers={"Accept": "text/html"})  # written last
             if connection.getresponse().status == 200:
                 return
         except OSError:

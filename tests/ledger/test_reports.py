@@ -34,7 +34,7 @@ def test_activity_is_by_day_from_midnight_to_midnight_by_model_and_provider(conn
         used(2, begin),
         used(3, end - 0.001, reasoning_tokens=7),
         used(4, end),
-        used(5, end, provider=None, charge_nanousd=0, cost_nanousd=0),
+        used(5, end, provider=None, charge_nanousd=0, cost_nanousd=0, outcome="upstream_failed"),
         used(6, end, account_id="b"),
         used(7, end + 1, model="glm-4-air", provider="zhipu", key_id="key_2"),
     ]
@@ -49,11 +49,15 @@ def test_activity_is_by_day_from_midnight_to_midnight_by_model_and_provider(conn
         Activity(DAY - 1, "deepseek-chat", "deepseek", 1, *one),
     ]
     assert [row.day for row in reports.activity(connection, chosen._replace(key_id="key_2"))] == [DAY + 1]
-    assert {row.day: row.requests for row in reports.by_day(connection, chosen._replace(model="deepseek-chat"))} == {
-        DAY - 1: 1,
-        DAY: 2,
-        DAY + 1: 2,
-    }
+    by_day = reports.by_day(connection, "a", DAY - 1)
+    assert {row.day: row.requests for row in by_day if row.model == "deepseek-chat"} == {DAY - 1: 1, DAY: 2, DAY + 1: 2}
+    assert [row.model for row in reports.by_day(connection, "a", DAY + 1, "key_2")] == ["glm-4-air"]
+    for day in range(DAY - 1, DAY + 2):  # the fold, and the rows that it is of
+        sums = reports.sums(connection, Filter("a", day * DAY_S, (day + 1) * DAY_S))
+        lines = [row for row in by_day if row.day == day]
+        assert sum(row.requests for row in lines) == sums.requests
+        assert sum(row.failed for row in lines) == sums.failed
+        assert sum(row.charge_nanousd for row in lines) == sums.charge_nanousd
 
 
 def test_a_keys_spending_by_day_week_and_month(connection: Connection) -> None:

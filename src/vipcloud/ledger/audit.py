@@ -11,7 +11,7 @@ what is new. A fresh one reads everything.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from vipcloud.ledger import rules
 from vipcloud.ledger.rules import Sums
@@ -23,13 +23,20 @@ ROWS_PER_FETCH = 1000
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _open = schema.open_request
 _payer = rules.CUSTOMER_PREFIX + _usage.c.account_id
-_USED = (_usage.c.prompt_tokens, _usage.c.completion_tokens, _usage.c.charge_nanousd, _usage.c.cost_nanousd)
+_USED = (
+    _usage.c.prompt_tokens,
+    _usage.c.completion_tokens,
+    _usage.c.charge_nanousd,
+    _usage.c.cost_nanousd,
+    case((_usage.c.outcome.in_(rules.FAILED), 1), else_=0),
+)
 _USED_IN_DAYS = (
     _day.c.requests,
     _day.c.prompt_tokens,
     _day.c.completion_tokens,
     _day.c.charge_nanousd,
     _day.c.cost_nanousd,
+    _day.c.failed,
 )
 
 

@@ -20,7 +20,7 @@ _usage, _transfer, _day_sums = schema.usage, schema.transfer, schema.usage_day
 ENDS = {  # what people call it → the gateway's words
     "answered": ("complete",),
     "cut": ("interrupted", "client_gone", "restarted", "revoked", "crashed"),
-    "failed": ("upstream_failed", "fault"),
+    "failed": rules.FAILED,
 }
 
 
@@ -94,14 +94,17 @@ def sums(connection: Connection, chosen: Filter) -> Sums:
     return Sums(*(int(value or 0) for value in connection.execute(query).one()))
 
 
-def by_day(connection: Connection, chosen: Filter) -> list[DaySum]:
-    """Days and models that have any, in order of day."""
-    day = _day(connection)
-    query = _where(
-        select(day.label("day"), _usage.c.model, func.count(), _count_failed(), _sum(_usage.c.charge_nanousd)), chosen
+def by_day(connection: Connection, account_id: str, since_day: int, key_id: str | None = None) -> list[DaySum]:
+    """Days from `since_day` on and models that have any, in order of day, so far as booked."""
+    columns = _day_sums.c
+    sums = (columns.requests, columns.failed, columns.charge_nanousd)
+    query = select(columns.day, columns.model, *map(_sum, sums)).where(
+        columns.account_id == account_id, columns.day >= since_day
     )
-    rows = connection.execute(query.group_by("day", _usage.c.model).order_by("day"))
-    return [DaySum(int(row[0]), row[1], *(int(value or 0) for value in row[2:])) for row in rows]
+    if key_id is not None:
+        query = query.where(columns.key_id == key_id)
+    rows = connection.execute(query.group_by(columns.day, columns.model).order_by(columns.day, columns.model))
+    return [DaySum(int(row[0]), row[1], *map(int, row[2:])) for row in rows]
 
 
 def activity(connection: Connection, chosen: Filter) -> list[Activity]:
@@ -239,7 +242,7 @@ def statement(connection: Connection, account_id: str, since_s: float) -> Statem
     """The account's movements since the beginning of a UTC day. The last balance is the fold of all transfers."""
     name = rules.customer(account_id)
     balance = store.balance(connection, account_id)
-    charges = by_day(connection, Filter(account_id, since_s, float("inf")))
+    charges = by_day(connection, account_id, int(since_s // DAY_S))
     days: dict[int, list[int]] = {}
     for row in charges:
         day = days.setdefault(row.day, [0, 0])

@@ -42,6 +42,7 @@ COST = "cost"
 Withdrawn = Literal["refund", "dispute"]
 _GOES_TO: Mapping[Withdrawn, str] = {"refund": REFUNDS, "dispute": DISPUTES}
 COMPLETE = "complete"  # the outcome of a request that was answered whole
+FAILED = ("upstream_failed", "fault")  # outcomes that delivered nothing, by no doing of the caller's
 CRASHED = "crashed"  # the outcome of a request whose process died
 
 

@@ -30,13 +30,15 @@ _ADD_TO_BALANCE = text(
 )
 _ADD_TO_DAY = text(
     "INSERT INTO usage_day (day, account_id, key_id, model, requests, prompt_tokens, completion_tokens, "
-    "charge_nanousd, cost_nanousd) VALUES (:day, :account_id, :key_id, :model, :requests, :prompt_tokens, "
-    ":completion_tokens, :charge_nanousd, :cost_nanousd) ON CONFLICT (day, account_id, key_id, model) DO UPDATE SET "
+    "charge_nanousd, cost_nanousd, failed) VALUES (:day, :account_id, :key_id, :model, :requests, :prompt_tokens, "
+    ":completion_tokens, :charge_nanousd, :cost_nanousd, :failed) "
+    "ON CONFLICT (day, account_id, key_id, model) DO UPDATE SET "
     "requests = usage_day.requests + excluded.requests, "
     "prompt_tokens = usage_day.prompt_tokens + excluded.prompt_tokens, "
     "completion_tokens = usage_day.completion_tokens + excluded.completion_tokens, "
     "charge_nanousd = usage_day.charge_nanousd + excluded.charge_nanousd, "
-    "cost_nanousd = usage_day.cost_nanousd + excluded.cost_nanousd"
+    "cost_nanousd = usage_day.cost_nanousd + excluded.cost_nanousd, "
+    "failed = usage_day.failed + excluded.failed"
 )
 
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
@@ -163,12 +165,14 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
         day = int(record.started_at // DAY_S), account_id, record.key_id or "", record.model
         sums = days.get(day)
         if sums is None:
-            sums = days[day] = [0, 0, 0, 0, 0]
+            sums = days[day] = [0, 0, 0, 0, 0, 0]
         sums[0] += 1
         sums[1] += record.prompt_tokens
         sums[2] += record.completion_tokens
         sums[3] += charge
         sums[4] += record.cost_nanousd
+        if record.outcome in rules.FAILED:
+            sums[5] += 1
     storage.insert_rows(connection, _usage, values)
     connection.execute(_CHARGE, {"first": first})
     _add_to_balances(connection, rules.charged(paid))

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, column, inspect, select, table
 from vipcloud.storage import engine as storage
 
 SCRIPTS = Path(__file__).with_name("migrations")
-HEAD = "0012"  # the last revision under `migrations/versions`; a test compares the two
+HEAD = "0013"  # the last revision under `migrations/versions`; a test compares the two
 _version = table("alembic_version", column("version_num"))  # Alembic keeps it
 
 

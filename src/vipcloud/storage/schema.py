@@ -168,6 +168,7 @@ usage_day = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("charge_nanousd", BigInteger, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False, server_default=text("0")),  # requests that delivered nothing
     Index("ix_usage_day_account_id_day", "account_id", "day"),
 )
 

@@ -50,7 +50,7 @@ def figures(parts: Parts, connection: Connection, visitor: Visitor, key_id: str)
         (today + 1) * reports.DAY_S,
         key_id=chosen_key.id if chosen_key else None,
     )
-    sums = reports.by_day(connection, chosen)
+    sums = reports.by_day(connection, visitor.account.id, today - DAYS + 1, chosen.key_id)
     models = list(parts.catalog.models)
     slots = colours(parts.catalog)
     days = []
