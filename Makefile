@@ -15,7 +15,7 @@ run: $(READY)/run ## Start the gateway, with simulated upstreams where no provid
 
 test: $(READY)/dev $(READY)/node $(READY)/clients check ## Check the code, then run every test (ARGS="tests/http -k drain")
 	@requirements/debian curl=curl chromium=chromium postgres=postgresql redis-server=redis-server
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),tests/all $(BIN)/python)
 
 check: $(READY)/dev ## Format, lint, types, and the rules of the house, in seconds
 	$(BIN)/ruff format --check .

@@ -88,6 +88,7 @@ COMPLETION: tuple[type[GatewayError], ...] = (
     errors.InsufficientCredit,
     errors.BudgetExceeded,
     errors.ModelNotFound,
+    errors.NoProviderAllowed,
     errors.RequestInProgress,
     errors.AlreadyAnswered,
     errors.IdempotencyKeyReused,
