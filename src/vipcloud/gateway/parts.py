@@ -84,7 +84,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.tiers = Tiers(self.settings.tiers)
-        self.pulse = Pulse.of(self.settings, self.clock, self.figures)
+        self.pulse = Pulse.of(self.settings, self.figures)
         try:
             self.trusted_proxies = tuple(map(ip_network, self.settings.server.trusted_proxies))
         except ValueError as error:

@@ -11,7 +11,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from vipcloud.clock import Clock
 from vipcloud.errors import Overloaded
 from vipcloud.settings import OverloadSettings, Settings
 from vipcloud.telemetry.figures import LAG_MS, Buckets, Figures
@@ -28,14 +27,12 @@ class Pulse:
         self,
         settings: OverloadSettings,
         marks: Mapping[str, float],
-        clock: Clock,
         figures: Figures,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._marks = {tier: mark_s or NEVER_S for tier, mark_s in marks.items()}
         self._lowest_s = min(self._marks.values())
-        self._clock = clock
         self._figures = figures
         self._jitter = jitter
         self._late: deque[float] = deque(maxlen=settings.beats_in_row)
@@ -46,15 +43,15 @@ class Pulse:
         self.high = False
 
     @classmethod
-    def of(cls, settings: Settings, clock: Clock, figures: Figures) -> "Pulse":
+    def of(cls, settings: Settings, figures: Figures) -> "Pulse":
         marks = {tier: given.shed_lag_s for tier, given in settings.tiers.items()}
-        return cls(settings.overload, {**marks, DEMO_TIER: settings.demo.shed_lag_s}, clock, figures)
+        return cls(settings.overload, {**marks, DEMO_TIER: settings.demo.shed_lag_s}, figures)
 
     def start(self) -> None:
         """Beat from now on, until `close`."""
-        interval_s = self._settings.beat_interval_s
-        self._due_s = self._clock.monotonic_s() + interval_s
-        self._timer = asyncio.get_running_loop().call_later(interval_s, self._tick)
+        loop, interval_s = asyncio.get_running_loop(), self._settings.beat_interval_s
+        self._due_s = loop.time() + interval_s
+        self._timer = loop.call_later(interval_s, self._tick)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -82,5 +79,5 @@ class Pulse:
         raise Overloaded("The gateway is at its limit; send the request again in a moment.", retry_after_s=wait_s)
 
     def _tick(self) -> None:
-        self.beat(max(0.0, self._clock.monotonic_s() - self._due_s))
+        self.beat(max(0.0, asyncio.get_running_loop().time() - self._due_s))
         self.start()
