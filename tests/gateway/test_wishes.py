@@ -1,5 +1,7 @@
 """A caller's own list of models, and of providers: who is asked, in which order, at whose price, and who is not."""
 
+import asyncio
+
 import pytest
 from front_door import charge
 
@@ -64,6 +66,33 @@ async def test_a_stream_that_has_begun_stays_with_its_model(open_house):
     assert reply.stream_error is not None
     assert reply.stream_error["code"] == "upstream_interrupted"
     assert await house.upstreams["zhipu"].log() == []
+
+
+async def test_who_leaves_between_two_models_is_settled_all_the_same(open_house, monkeypatch):
+    house = await open_house()
+    await house.upstream.always("status:500")
+    parts, waits = house.gateway.parts, asyncio.Event()
+    choose, rehold, count = parts.upstreams.choose, parts.guard.rehold, 0
+
+    async def slow(permit, ask):  # as a shared guard's, whose server has to be asked
+        nonlocal count
+        count += 1
+        if count == 2:
+            waits.set()
+            await asyncio.Event().wait()
+        await rehold(permit, ask)
+
+    monkeypatch.setattr(parts.guard, "rehold", slow)
+    monkeypatch.setattr(
+        parts.upstreams,
+        "choose",
+        lambda pool, request, customer: None if request.model == "glm-4-air" else choose(pool, request, customer),
+    )
+    async with house.sent(models=["glm-4-air", "glm-4-plus"]) as wire:
+        await waits.wait()
+        wire.reset()
+    [row] = await house.settled()
+    assert (row.outcome, row.charge_nanousd) == ("client_gone", 0)
 
 
 async def test_models_that_cannot_be_had_are_passed_by_and_a_list_alone_will_do(open_house):

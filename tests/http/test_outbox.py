@@ -60,6 +60,34 @@ async def test_a_line_that_closed_meanwhile_gets_nothing() -> None:
     assert said == [b"b"]
 
 
+async def test_a_line_that_fails_takes_nobody_elses_answer_with_it() -> None:
+    class Broken(Line):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("broken")
+
+    outbox, said, faults = Outbox(), list[bytes](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    outbox.send(line(said), b"a")
+    outbox.send(cast(asyncio.Transport, Broken(said)), b"b")
+    outbox.send(line(said), b"c")
+    await asyncio.sleep(0)
+    outbox.send(line(said), b"d")
+    await asyncio.sleep(0)
+    assert said == [b"a", b"c", b"d"]
+    assert [str(fault) for fault in faults] == ["broken"]
+
+
+async def test_a_fault_of_what_comes_first_keeps_no_answer_back() -> None:
+    outbox, said, faults = Outbox(), list[bytes](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    outbox.first([].pop)
+    outbox.send(line(said), b"a")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert said == [b"a"]
+    assert len(faults) == 1
+
+
 async def test_an_answer_comes_after_what_was_to_be_on_record_before_it(serve: Serve) -> None:
     recorded: list[str] = []
 

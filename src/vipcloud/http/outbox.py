@@ -33,16 +33,20 @@ class Outbox:
             self._schedule()
 
     def flush(self) -> None:
-        """Send now what waits: before a transport is closed, or asked how much it holds."""
-        if self._first:
-            callbacks, self._first = self._first, []
-            for callback in callbacks:
-                callback()
+        """Send now what waits: before a transport is closed, or asked how much it holds.
+
+        Should one of them raise, the rest goes out with the next turn: a fault of one connection is nobody else's.
+        """
+        while self._first:
+            self._first.pop(0)()
         if self._sends:
-            sends, self._sends = self._sends, []
-            for transport, data in sends:
-                if not transport.is_closing():
-                    transport.write(data)
+            sends, self._sends = iter(self._sends), []
+            try:
+                for transport, data in sends:
+                    if not transport.is_closing():
+                        transport.write(data)
+            finally:
+                self._sends[:0] = sends
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -50,4 +54,8 @@ class Outbox:
 
     def _turn(self) -> None:
         self._scheduled = False
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            if (self._first or self._sends) and not self._scheduled:
+                self._schedule()
