@@ -141,6 +141,15 @@ def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection
     assert store.usage_of(connection, "req_9") is None
 
 
+def test_many_requests_at_once_come_back_as_they_were_recorded(connection: Connection) -> None:
+    records = [msgspec.structs.replace(USAGE, request_id=f"req_{n}", streamed=n % 3 == 0) for n in range(300)]
+    book(connection, *records)
+    found = store.recent_usage(connection, rows_max=300)[::-1]
+    assert found == records
+    assert {type(record.streamed) for record in found} == {bool}
+    assert store.differences(connection) == []
+
+
 @pytest.mark.parametrize(
     ("sql", "says"),
     [

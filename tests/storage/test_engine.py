@@ -41,6 +41,7 @@ def test_sqlite_is_opened_durable_and_strict(tmp_path: Path, as_url: bool) -> No
                 "recursive_triggers",
                 "busy_timeout",
                 "page_size",
+                "cache_size",
             )
         }
     engine.dispose()
@@ -52,6 +53,7 @@ def test_sqlite_is_opened_durable_and_strict(tmp_path: Path, as_url: bool) -> No
         "recursive_triggers": 1,
         "busy_timeout": 10_000,
         "page_size": 8192,
+        "cache_size": -8192,  # KiB
     }
 
 
@@ -130,14 +132,16 @@ def test_a_password_is_not_shown() -> None:
     assert storage.shown("postgresql://ann:secret@db/books") == "postgresql://ann:***@db/books"
 
 
-def test_an_error_inside_writing_leaves_nothing(engine: Engine) -> None:
+@pytest.mark.parametrize("count", [2, storage.ROWS_PER_STATEMENT, 3 * storage.ROWS_PER_STATEMENT])
+def test_an_error_inside_writing_leaves_nothing(engine: Engine, count: int) -> None:
+    names = [*(f"file-{number}" for number in range(count - 1)), "file-0"]
     with pytest.raises(IntegrityError), storage.writing(engine) as connection:
-        storage.insert_rows(connection, schema.journal_position, ["first", 1, 0, "second", 1, 0, "first", 2, 0])
+        storage.insert_rows(connection, schema.journal_position, [value for name in names for value in (name, 1, 0)])
     with storage.reading(engine) as connection:
         assert connection.execute(select(schema.journal_position)).all() == []
 
 
-@pytest.mark.parametrize("count", [0, 1, 249, 250, 251, 1000])
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 129, 1000])
 def test_rows_inserted_in_bulk_are_the_rows_that_come_back(engine: Engine, count: int) -> None:
     rows = [(f"file-{number}", number, 0) for number in range(count)]
     with storage.writing(engine) as connection:
