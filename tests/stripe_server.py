@@ -43,6 +43,7 @@ def stored(kind: str) -> list[Any]:
 
 
 answered: dict[str, tuple[int, bytes]] = {}  # by idempotency key
+answering = asyncio.Lock()  # two with one key may come at once
 
 
 def idempotency() -> Any:
@@ -57,9 +58,10 @@ def idempotency() -> Any:
             return web.Response()
         if key is None or request.method != "POST" or request.path == CHECKOUT:
             return await handler(request)
-        if key not in answered:
-            answer = await handler(request)
-            answered[key] = answer.status, answer.body
+        async with answering:
+            if key not in answered:
+                answer = await handler(request)
+                answered[key] = answer.status, answer.body
         status, body = answered[key]
         return web.Response(status=status, body=body, content_type="application/json")
 
