@@ -86,19 +86,59 @@ def test_books_that_were_cut_off_or_exchanged_are_noticed(engine: Engine) -> Non
     [
         ("UPDATE balance SET debits_nanousd = 1 WHERE ledger_account = 'customer:a'", "customer:a: the balance says"),
         ("DELETE FROM balance WHERE ledger_account = 'variance'", "variance: the balance says"),
-        ("UPDATE transfer SET amount_nanousd = 11 WHERE kind = 'charge'", "request r1: its usage row and its charge"),
-        ("UPDATE transfer SET credit = 'refunds' WHERE kind = 'charge'", "request r1: its usage row and its charge"),
-        ("UPDATE usage SET account_id = 'a' WHERE request_id = 'r1'", "request r1: its usage row and its charge"),
-        ("DELETE FROM usage WHERE request_id = 'r1'", "transfer 2: a charge without its usage row"),
+        (
+            "UPDATE transfer SET amount_nanousd = 11 WHERE kind = 'charge'",
+            "transfer 6: charge/b/2-4 differs from its usage rows by 1",
+        ),
+        (
+            "UPDATE transfer SET credit = 'refunds' WHERE kind = 'charge'",
+            "transfer 6: charge/b/2-4 goes from customer:b to refunds",
+        ),
+        (
+            "UPDATE usage SET account_id = 'a' WHERE request_id = 'r1'",
+            "transfer 5: charge/a/2-4 differs from its usage rows by -10",
+        ),
+        (
+            "UPDATE usage SET charge_nanousd = 9 WHERE request_id = 'r1'",
+            "transfer 6: charge/b/2-4 differs from its usage rows by 1",
+        ),
+        (
+            "DELETE FROM usage WHERE request_id = 'r1'",
+            "transfer 6: charge/b/2-4 differs from its usage rows by 10",
+        ),
+        (
+            "UPDATE transfer SET cause = 'charge/b/3-4' WHERE cause = 'charge/b/2-4'",
+            "transfer 6: charge/b/3-4 is not of the usage rows 2 to 2",
+        ),
+        (
+            "UPDATE transfer SET cause = 'charge/b/2-9' WHERE cause = 'charge/b/2-4'",
+            "transfer 6: charge/b/2-9 is not of the usage rows 2 to 2",
+        ),
+        (
+            "DELETE FROM transfer WHERE cause = 'charge/a/9-9'",
+            "charge of a: 10 in usage rows 9 to 9, and no transfer",
+        ),
+        (
+            "INSERT INTO transfer VALUES (20, 'customer:a', 'revenue', 7, 'charge', 'charge/a/8-9', 1.0)",
+            "transfer 20: charge/a/8-9 differs from its usage rows by 7",
+        ),
+        (
+            "INSERT INTO transfer VALUES (20, 'customer:a', 'revenue', 7, 'charge', 'charge/a/9-9/', 1.0)",
+            "transfer 20: charge/a/9-9/ names no usage rows",
+        ),
         (
             "UPDATE usage SET cost_nanousd = 7 WHERE request_id = 'r1'",
-            "transfer 6: cost/zhipu/2-4 differs from its usage rows by 1",
+            "transfer 8: cost/zhipu/2-4 differs from its usage rows by 1",
         ),
         (
             "UPDATE usage SET provider = 'zhipu' WHERE request_id = 'r2'",
-            "transfer 5: cost/deepseek/2-4 differs from its usage rows by 8",
+            "transfer 7: cost/deepseek/2-4 differs from its usage rows by 8",
         ),
-        ("DELETE FROM transfer WHERE kind = 'variance'", "variance at deepseek: 80 in usage rows, and no transfer"),
+        (
+            "UPDATE transfer SET debit = 'upstream:zhipu' WHERE cause = 'cost/deepseek/2-4'",
+            "transfer 7: cost/deepseek/2-4 goes from upstream:zhipu to cost:deepseek",
+        ),
+        ("DELETE FROM transfer WHERE kind = 'variance'", "variance of deepseek: 80 in usage rows 9 to 9, and no transfer"),
         ("INSERT INTO balance VALUES ('slush', 0, 0)", "slush: no account of the chart"),
         ("UPDATE usage_day SET requests = 2 WHERE day = 1", "account b, key key_1, deepseek-chat: usage by day"),
         ("DELETE FROM usage_day", "account a, key key_1, deepseek-chat: usage by day"),
@@ -111,6 +151,24 @@ def test_each_break_is_found(engine: Engine, sql: str, says: str) -> None:
         connection.execute(text(sql))
     found = check(engine)
     assert any(each.startswith(says) for each in found), found
+
+
+def test_charges_of_earlier_versions_are_compared_too(engine: Engine) -> None:
+    unseal(engine)
+    with storage.writing(engine) as connection:
+        connection.execute(text("DELETE FROM transfer WHERE kind = 'charge'"))
+        connection.execute(
+            text(
+                "INSERT INTO transfer SELECT id, 'customer:' || account_id, 'revenue', charge_nanousd, 'charge', NULL, "
+                "started_at FROM usage WHERE charge_nanousd > 0"
+            )
+        )
+    assert check(engine) == []
+    with storage.writing(engine) as connection:
+        lines = store.statement(connection, "customer:b", 10)
+        assert [(line.id, line.reference, line.amount_nanousd) for line in lines] == [(2, "r1", -10)]
+        connection.execute(text("UPDATE transfer SET amount_nanousd = 11 WHERE id = 2"))
+    assert "transfer 2: charge/b/2-2 differs from its usage rows by 1" in check(engine)
 
 
 def test_customers_below_zero_are_named(engine: Engine) -> None:

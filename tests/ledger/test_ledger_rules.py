@@ -15,17 +15,24 @@ def test_a_grant_moves_credit_from_promo_to_the_customer() -> None:
     assert rules.moved([transfer]) == {"promo:grants": Sums(5, 0), "customer:a": Sums(0, 5)}
 
 
-def test_charges_move_credit_from_customers_to_revenue() -> None:
-    assert rules.charged({"b": 5, "free": 0, "a": 7}) == {
-        "customer:a": Sums(7, 0),
-        "customer:b": Sums(5, 0),
-        "revenue": Sums(0, 12),
-    }
+def test_usage_rows_are_posted_by_customer_and_by_provider_with_their_first_and_last_number() -> None:
+    amounts = dict(rules.due("a", "zhipu", charge=9, cost=8, variance=3) + rules.due("b", "zhipu", 1, 0, 0))
+    transfers = rules.posted(amounts, 5, 7, at=2.0)
+    assert transfers == [
+        Transfer("customer:a", "revenue", 9, "charge", "charge/a/5-7", 2.0),
+        Transfer("customer:b", "revenue", 1, "charge", "charge/b/5-7", 2.0),
+        Transfer("upstream:zhipu", "cost:zhipu", 5, "cost", "cost/zhipu/5-7", 2.0),
+        Transfer("upstream:zhipu", "variance", 3, "variance", "variance/zhipu/5-7", 2.0),
+    ]
+    assert [rules.covered(8, transfer) for transfer in transfers] == [(posting, 5, 7) for posting in sorted(amounts)]
 
 
-@pytest.mark.parametrize("paid", [{}, {"a": 0, "b": 0}])
-def test_requests_that_cost_nothing_touch_no_ledger_account(paid: dict[str, int]) -> None:
-    assert rules.charged(paid) == {}
+def test_a_charge_of_an_earlier_version_is_for_the_usage_row_of_its_number() -> None:
+    assert rules.covered(3, Transfer("customer:a", "revenue", 9, "charge", None, 2.0)) == (("charge", "a"), 3, 3)
+
+
+def test_requests_that_cost_nothing_are_posted_nowhere() -> None:
+    assert rules.due("a", None, 0, 0, 0) == rules.due("a", "zhipu", 0, 0, 0) == []
 
 
 @pytest.mark.parametrize("amount", [0, -1, AMOUNT_NANOUSD_MAX + 1])
@@ -41,8 +48,8 @@ def test_a_grant_leaves_one_account_and_enters_another(account_id: str, amount: 
     assert sums[rules.customer(account_id)].balance_nanousd == amount
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, AMOUNT_NANOUSD_MAX)))
-def test_what_customers_pay_is_what_enters_revenue(paid: dict[str, int]) -> None:
-    sums = rules.charged(paid)
-    assert sum(each.balance_nanousd for each in sums.values()) == 0
-    assert {name: sums.get(rules.customer(name), Sums()).debits_nanousd for name in paid} == paid
+@given(st.dictionaries(st.tuples(st.sampled_from(sorted(rules.FOR_ROWS)), st.text(max_size=3)), amounts))
+def test_a_posting_names_its_rows_and_leaves_nothing_over(posted: dict[rules.Posting, int]) -> None:
+    transfers = rules.posted(posted, 5, 7, at=2.0)
+    assert sum(each.balance_nanousd for each in rules.moved(transfers).values()) == 0
+    assert {rules.covered(8, each)[0]: each.amount_nanousd for each in transfers} == posted

@@ -60,26 +60,55 @@ def test_the_columns_of_transfer_are_a_number_and_the_fields_of_the_transfer() -
     assert tuple(schema.transfer.columns.keys()) == ("id", *rules.Transfer._fields)
 
 
-def test_a_charge_moves_credit_from_the_customer_to_revenue_under_the_number_of_its_usage_row(
+def test_a_groups_charges_move_credit_from_each_customer_to_revenue_and_name_its_usage_rows(
     connection: Connection,
 ) -> None:
     store.grant(connection, "welcome", "a", NanoUSD(5), 1.0)
     free = msgspec.structs.replace(USAGE, request_id="req_free", charge_nanousd=0)
-    book(connection, free, USAGE)
+    book(connection, free, USAGE, msgspec.structs.replace(USAGE, request_id="req_2", streamed=False))
     store.grant(connection, "more", "a", NanoUSD(7), 2.0)
-    book(connection, msgspec.structs.replace(USAGE, request_id="req_2", account_id="b", charge_nanousd=9))
+    book(
+        connection,
+        msgspec.structs.replace(USAGE, request_id="req_3", account_id="b", charge_nanousd=9),
+        msgspec.structs.replace(USAGE, request_id="req_4"),
+    )
     assert connection.execute(text("SELECT id, request_id FROM usage ORDER BY id")).all() == [
         (2, "req_free"),
         (3, "req_1"),
-        (6, "req_2"),
+        (4, "req_2"),
+        (8, "req_3"),
+        (9, "req_4"),
     ]
     transfers = select(schema.transfer).where(schema.transfer.c.kind != "cost").order_by(schema.transfer.c.id)
+    charge = USAGE.charge_nanousd
     assert connection.execute(transfers).all() == [
         (1, "promo:grants", "customer:a", 5, "grant", "grant/welcome", 1.0),
-        (3, "customer:a", "revenue", USAGE.charge_nanousd, "charge", None, USAGE.started_at),
-        (5, "promo:grants", "customer:a", 7, "grant", "grant/more", 2.0),
-        (6, "customer:b", "revenue", 9, "charge", None, USAGE.started_at),
+        (5, "customer:a", "revenue", 2 * charge, "charge", "charge/a/2-4", USAGE.started_at),
+        (7, "promo:grants", "customer:a", 7, "grant", "grant/more", 2.0),
+        (10, "customer:a", "revenue", charge, "charge", "charge/a/8-9", USAGE.started_at),
+        (11, "customer:b", "revenue", 9, "charge", "charge/b/8-9", USAGE.started_at),
     ]
+    assert store.differences(connection) == []
+
+
+def test_a_statement_has_a_line_per_request_though_they_are_posted_together(connection: Connection) -> None:
+    store.grant(connection, "welcome", "a", NanoUSD(1000), 1.0)
+    charges = [5, 0, 7, 11]
+    records = [msgspec.structs.replace(USAGE, request_id=f"req_{n}", charge_nanousd=n) for n in charges]
+    book(connection, *records, msgspec.structs.replace(USAGE, request_id="other", account_id="b", charge_nanousd=2))
+    book(connection, msgspec.structs.replace(USAGE, request_id="req_last", charge_nanousd=1))
+    lines = store.statement(connection, "customer:a", 10)
+    assert [(line.kind, line.reference, line.other, line.amount_nanousd, line.balance_nanousd) for line in lines] == [
+        ("grant", "grant/welcome", "promo:grants", 1000, 1000),
+        ("charge", "req_5", "revenue", -5, 995),
+        ("charge", "req_7", "revenue", -7, 988),
+        ("charge", "req_11", "revenue", -11, 977),
+        ("charge", "req_last", "revenue", -1, 976),
+    ]
+    assert store.statement(connection, "customer:a", 2) == lines[-2:]
+    earned = store.statement(connection, "revenue", 10)
+    assert [line.reference for line in earned] == ["req_5", "req_7", "req_11", "other", "req_last"]
+    assert earned[-1].balance_nanousd == sum(charges) + 2 + 1
 
 
 def test_a_charge_below_nothing_is_refused_with_its_group(connection: Connection) -> None:
@@ -142,7 +171,10 @@ def test_usage_comes_back_newest_first_as_it_was_recorded(connection: Connection
 
 
 def test_many_requests_at_once_come_back_as_they_were_recorded(connection: Connection) -> None:
-    records = [msgspec.structs.replace(USAGE, request_id=f"req_{n}", streamed=n % 3 == 0) for n in range(300)]
+    records = [
+        msgspec.structs.replace(USAGE, request_id=f"req_{n}", streamed=n % 3 == 0, started_at=float(n))
+        for n in range(300)
+    ]
     book(connection, *records)
     found = store.recent_usage(connection, rows_max=300)[::-1]
     assert found == records
@@ -155,13 +187,13 @@ def test_many_requests_at_once_come_back_as_they_were_recorded(connection: Conne
     [
         ("UPDATE balance SET debits_nanousd = 1 WHERE ledger_account = 'customer:a'", "customer:a: the balance says"),
         ("DELETE FROM balance WHERE ledger_account = 'promo:grants'", "promo:grants: the balance says"),
-        ("UPDATE usage SET charge_nanousd = 1", "request req_1: its usage row and its charge differ"),
-        ("UPDATE usage SET account_id = 'b'", "request req_1: its usage row and its charge differ"),
-        ("DELETE FROM usage", "transfer 2: a charge without its usage row"),
+        ("UPDATE usage SET charge_nanousd = 1", "transfer 3: charge/a/2-2 differs from its usage rows by 1102629"),
+        ("UPDATE usage SET account_id = 'b'", "charge of b: 1102630 in usage rows 2 to 2, and no transfer"),
+        ("DELETE FROM usage", "transfer 3: charge/a/2-2 differs from its usage rows by 1102630"),
         (
             "INSERT INTO usage SELECT 3, 'req_2', account_id, key_id, model, provider, upstream_model, streamed, "
             "outcome, 0, 0, 0, 0, false, 5, 0, 0, 0, 0, 1, 5, 0, '', NULL, '' FROM usage",
-            "request req_2: its usage row and its charge differ",
+            "transfer 3: charge/a/2-2 is not of the usage rows 2 to 3",
         ),
     ],
 )

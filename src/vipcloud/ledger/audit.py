@@ -1,17 +1,18 @@
 """Whether the books are right: the invariants that SQL cannot hold by itself, and those that it holds, once more.
 
     a balance is the fold of the transfers that name it, and every account is in the chart
-    a usage row with a charge has a transfer of that amount from its customer under its number; no charge is without one
-    what calls cost is posted, by provider, for exactly the usage rows that the transfer names
+    what requests were charged, by customer, and what their calls cost, by provider, is posted for exactly the usage
+    rows that a transfer names, between the accounts that it belongs to
     no charge is above its hold; a settled request is not open; usage by day is the fold of the usage rows
 
 Rows are immutable and numbers rise in the order of commits, so an `Audit` reads every row once: its next check looks at
-what is new. A fresh one reads everything.
+what is new. A fresh one reads everything. Usage rows and transfers are read side by side in the order of their numbers.
+A transfer comes after the rows it names, so all that is kept of rows is what is due for them.
 """
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from vipcloud.ledger import rules
 from vipcloud.ledger.rules import Sums
@@ -22,13 +23,18 @@ ROWS_PER_FETCH = 1000
 
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _open = schema.open_request
-_payer = rules.CUSTOMER_PREFIX + _usage.c.account_id
-_USED = (
+_ROW = (
+    _usage.c.id,
+    _usage.c.account_id,
+    _usage.c.key_id,
+    _usage.c.model,
+    _usage.c.provider,
+    _usage.c.outcome,
     _usage.c.prompt_tokens,
     _usage.c.completion_tokens,
     _usage.c.charge_nanousd,
     _usage.c.cost_nanousd,
-    case((_usage.c.outcome.in_(rules.FAILED), 1), else_=0),
+    _usage.c.variance_nanousd,
 )
 _USED_IN_DAYS = (
     _day.c.requests,
@@ -38,6 +44,8 @@ _USED_IN_DAYS = (
     _day.c.cost_nanousd,
     _day.c.failed,
 )
+# Account, key, model, provider, outcome; and which of its amounts are posted: rows that cost nothing no transfer names.
+_Alike = tuple[str, str | None, str, str | None, str, tuple[bool, bool, bool]]
 
 
 class Audit:
@@ -63,11 +71,9 @@ class Audit:
             self._forget()
             return ["rows that were in the books are gone", *self.check(connection)]
         since = self._last
-        self._fold(connection, since, top)
         breaks = [
+            *self._posted(connection, since, top),
             *self._balances(connection),
-            *_unpaired(connection, since, top),
-            *_spent(connection, since, top),
             *_above_hold(connection, since, top),
             *_settled_and_open(connection),
             *self._days(connection),
@@ -77,18 +83,35 @@ class Audit:
             self._forget()
         return breaks
 
-    def _fold(self, connection: Connection, since: int, top: int) -> None:
-        for side, column in enumerate((_transfer.c.debit, _transfer.c.credit)):
-            amount = func.sum(_transfer.c.amount_nanousd)
-            new = select(column, amount).where(_within(_transfer.c.id, since, top)).group_by(column)
-            for name, total in connection.execute(new):
-                left, entered = self._sums.get(name, Sums())
-                self._sums[name] = Sums(left + int(total), entered) if side == 0 else Sums(left, entered + int(total))
-        by = (_usage.c.account_id, func.coalesce(_usage.c.key_id, ""), _usage.c.model)
-        used = select(*by, func.count(), *map(func.sum, _USED)).where(_within(_usage.c.id, since, top)).group_by(*by)
-        for account_id, key_id, model, *sums in connection.execute(used):
-            before = self._used.get((account_id, key_id, model), (0,) * len(sums))
-            self._used[account_id, key_id, model] = tuple(old + int(new) for old, new in zip(before, sums, strict=True))
+    def _posted(self, connection: Connection, since: int, top: int) -> list[str]:
+        """Transfers that differ from the rows they name, and rows that none of them names; of what is new, all of which
+        is added to what was read."""
+        due = _Due()
+        moved: dict[str, list[int]] = {}
+        rows = _RowsInOrder(connection, since, top)
+        transfers = select(_transfer).where(_within(_transfer.c.id, since, top)).order_by(_transfer.c.id)
+        for number, debit, credit, amount, kind, cause, _ in _read(connection, transfers):
+            moved.setdefault(debit, [0, 0])[0] += amount
+            moved.setdefault(credit, [0, 0])[1] += amount
+            if kind in rules.FOR_ROWS:
+                self._use(rows.up_to(number), due)
+                due.meet(number, rules.Transfer(debit, credit, amount, kind, cause, 0.0))
+        self._use(rows.up_to(top), due)
+        for name, (left, entered) in moved.items():
+            before = self._sums.get(name, Sums())
+            self._sums[name] = Sums(before.debits_nanousd + left, before.credits_nanousd + entered)
+        return [*due.breaks, *due.unnamed()][:SHOWN_MAX]
+
+    def _use(self, rows: dict[_Alike, list[int]], due: "_Due") -> None:
+        for (account_id, key_id, model, provider, outcome, _), added_up in rows.items():
+            first, last, requests, prompt, completion, charge, cost, variance = added_up
+            name = account_id, key_id or "", model
+            failed = requests if outcome in rules.FAILED else 0
+            new = requests, prompt, completion, charge, cost, failed
+            before = self._used.get(name)
+            self._used[name] = new if before is None else tuple(map(int.__add__, before, new))
+            for posting, amount in rules.due(account_id, provider, charge, cost, variance):
+                due.add(posting, first, last, amount)
 
     def _balances(self, connection: Connection) -> list[str]:
         kept = {row.ledger_account: Sums(row.debits_nanousd, row.credits_nanousd) for row in _rows(connection)}
@@ -114,6 +137,43 @@ class Audit:
         ]
 
 
+class _Due:
+    """What usage rows are to be posted for, and no transfer has named so far."""
+
+    def __init__(self) -> None:
+        self.breaks: list[str] = []
+        self._due: dict[rules.Posting, tuple[int, int, int]] = {}  # the first row, the last, and the amount
+
+    def add(self, posting: rules.Posting, first: int, last: int, amount: int) -> None:
+        known = self._due.get(posting)
+        if known is not None:
+            first, last, amount = min(known[0], first), max(known[1], last), known[2] + amount
+        self._due[posting] = first, last, amount
+
+    def meet(self, number: int, transfer: rules.Transfer) -> None:
+        """Compare a transfer with the rows it names, all of which were added: they are those since the one before."""
+        try:
+            posting, first, last = rules.covered(number, transfer)
+        except ValueError:
+            self.breaks.append(f"transfer {number}: {transfer.cause} names no usage rows")
+            return
+        kind, whose = posting
+        first_due, last_due, amount = self._due.pop(posting, (first, last, 0))
+        named = f"transfer {number}: {kind}/{whose}/{first}-{last}"
+        if (transfer.debit, transfer.credit) != rules.sides(posting):
+            self.breaks.append(f"{named} goes from {transfer.debit} to {transfer.credit}")
+        if not (first <= first_due and last_due <= last <= number):
+            self.breaks.append(f"{named} is not of the usage rows {first_due} to {last_due}")
+        if transfer.amount_nanousd != amount:
+            self.breaks.append(f"{named} differs from its usage rows by {transfer.amount_nanousd - amount}")
+
+    def unnamed(self) -> list[str]:
+        return [
+            f"{kind} of {whose}: {amount} in usage rows {first} to {last}, and no transfer"
+            for (kind, whose), (first, last, amount) in self._due.items()
+        ]
+
+
 def overdrawn(connection: Connection) -> dict[str, int]:
     """Customers whose credit is below zero, in nano-dollars. The guard never lets a request do that."""
     below = select(_balance.c.ledger_account, _balance.c.credits_nanousd - _balance.c.debits_nanousd).where(
@@ -121,6 +181,39 @@ def overdrawn(connection: Connection) -> dict[str, int]:
         _balance.c.credits_nanousd < _balance.c.debits_nanousd,
     )
     return {name.removeprefix(rules.CUSTOMER_PREFIX): left for name, left in connection.execute(below)}
+
+
+class _RowsInOrder:
+    """Usage rows in the order of their numbers, added up piece by piece."""
+
+    def __init__(self, connection: Connection, since: int, top: int) -> None:
+        new = select(*_ROW).where(_within(_usage.c.id, since, top)).order_by(_usage.c.id)
+        self._rows = iter(_read(connection, new))
+        self._row = next(self._rows, None)
+
+    def up_to(self, top: int) -> dict[_Alike, list[int]]:
+        """From the piece before up to that number, those alike together: the first row and the last, how many, prompt
+        tokens, completion tokens, charge, cost, variance."""
+        found: dict[_Alike, list[int]] = {}
+        row, rest = self._row, self._rows
+        while row is not None and row[0] <= top:
+            number, account_id, key_id, model, provider, outcome, prompt, completion, charge, cost, variance = row
+            posted = charge > 0, cost > variance, variance > 0
+            alike = account_id, key_id, model, provider, outcome, posted
+            sums = found.get(alike)
+            if sums is None:
+                found[alike] = [number, number, 1, prompt, completion, charge, cost, variance]
+            else:
+                sums[1] = number
+                sums[2] += 1
+                sums[3] += prompt
+                sums[4] += completion
+                sums[5] += charge
+                sums[6] += cost
+                sums[7] += variance
+            row = next(rest, None)
+        self._row = row
+        return found
 
 
 def _last_number(connection: Connection) -> int:
@@ -135,83 +228,12 @@ def _rows(connection: Connection) -> Any:
     return connection.execute(select(_balance))
 
 
+def _read(connection: Connection, query: Select[Any]) -> Any:
+    return connection.execute(query.execution_options(yield_per=ROWS_PER_FETCH))
+
+
 def _some(connection: Connection, query: Select[Any]) -> list[Any]:
     return list(connection.execute(query.limit(SHOWN_MAX)))
-
-
-def _unpaired(connection: Connection, since: int, top: int) -> list[str]:
-    """Usage rows without a charge of their amount to their account, and charges without a usage row."""
-    usage, charge = _usage.c, _transfer.c
-    same = (charge.id == usage.id) & (charge.kind == rules.CHARGE)
-    amount = func.coalesce(charge.amount_nanousd, 0)
-    differing = (
-        select(usage.request_id)
-        .select_from(_usage.join(_transfer, same, isouter=True))
-        .where(
-            _within(usage.id, since, top),
-            or_(usage.charge_nanousd != amount, charge.debit != _payer, charge.credit != rules.REVENUE),
-        )
-    )
-    alone = (
-        select(charge.id)
-        .select_from(_transfer.join(_usage, charge.id == usage.id, isouter=True))
-        .where(_within(charge.id, since, top), charge.kind == rules.CHARGE, usage.id.is_(None))
-    )
-    return [
-        *(f"request {name}: its usage row and its charge differ" for (name,) in _some(connection, differing)),
-        *(f"transfer {number}: a charge without its usage row" for (number,) in _some(connection, alone)),
-    ]
-
-
-class _Posted:
-    """Transfers of one kind at one provider, each for a range of usage rows; rows are counted against them in order."""
-
-    def __init__(self) -> None:
-        self.ranges: list[tuple[int, int, int, str]] = []  # first and last row, the transfer's number and cause
-        self.amounts: list[int] = []  # of which no row has been counted yet
-        self._at = 0
-
-    def count(self, number: int, amount: int) -> bool:
-        """Whether a transfer names this row."""
-        while self._at < len(self.ranges) and self.ranges[self._at][1] < number:
-            self._at += 1
-        if self._at == len(self.ranges) or number < self.ranges[self._at][0]:
-            return False
-        self.amounts[self._at] -= amount
-        return True
-
-
-def _spent(connection: Connection, since: int, top: int) -> list[str]:
-    """Transfers of what calls cost that differ from the rows they name, and rows that none of them names."""
-    posted: dict[tuple[str, str], _Posted] = {}
-    kinds = (rules.COST, rules.VARIANCE)
-    transfers = select(_transfer.c.id, _transfer.c.kind, _transfer.c.cause, _transfer.c.amount_nanousd)
-    named = transfers.where(_within(_transfer.c.id, since, top), _transfer.c.kind.in_(kinds)).order_by(_transfer.c.id)
-    for number, kind, cause, amount in connection.execute(named):
-        provider, first, last = rules.covered(cause)
-        known = posted.setdefault((kind, provider), _Posted())
-        known.ranges.append((first, last, number, cause))
-        known.amounts.append(amount)
-    unnamed: dict[tuple[str, str], int] = {}
-    costs = select(_usage.c.id, _usage.c.provider, _usage.c.cost_nanousd, _usage.c.variance_nanousd)
-    spent = costs.where(_within(_usage.c.id, since, top), _usage.c.cost_nanousd > 0).order_by(_usage.c.id)
-    for number, provider, cost, variance in connection.execute(spent.execution_options(yield_per=ROWS_PER_FETCH)):
-        for kind, amount in ((rules.COST, cost - variance), (rules.VARIANCE, variance)):
-            key = kind, provider or ""
-            if amount and not (key in posted and posted[key].count(number, amount)):
-                unnamed[key] = unnamed.get(key, 0) + amount
-    return [
-        *(
-            f"transfer {number}: {cause} differs from its usage rows by {left}"
-            for known in posted.values()
-            for (_, _, number, cause), left in zip(known.ranges, known.amounts, strict=True)
-            if left
-        ),
-        *(
-            f"{kind} at {provider}: {amount} in usage rows, and no transfer"
-            for (kind, provider), amount in unnamed.items()
-        ),
-    ][:SHOWN_MAX]
 
 
 def _above_hold(connection: Connection, since: int, top: int) -> list[str]:

@@ -26,10 +26,9 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 
 from vipcloud.errors import RateLimited, StructuredOutputFailed, documented
 from vipcloud.ledger import rules
-from vipcloud.ledger.records import Settled
+from vipcloud.ledger.alike import HOUR_S, Alike
 from vipcloud.storage import schema
 
-HOUR_S = 3600
 STEPS_PER_DOUBLING = 8  # each is 9 % longer than the one before
 LATENCY_HOURS_MAX = 8 * 24
 CALLERS_OWN = frozenset(kind.code for kind in documented() if kind.status < 500 and kind is not RateLimited) | {
@@ -95,29 +94,22 @@ def step_ms(number: int) -> float:
     return float(2.0 ** (number / STEPS_PER_DOUBLING))
 
 
-def add(connection: Connection, settled: Iterable[Settled]) -> None:
+def add(connection: Connection, lots: Iterable[Alike]) -> None:
     """Count requests that are being booked."""
-    alike: dict[tuple[int, str, str | None, str, str], list[Settled]] = {}
-    for record in settled:
-        ended = int(record.started_at // HOUR_S), record.model, record.provider, record.outcome, record.error_code
-        group = alike.get(ended)
-        if group is None:
-            alike[ended] = [record]
-        else:
-            group.append(record)
     counts: dict[Key, Counter[str]] = {}
     times: Counter[tuple[Key, str, int]] = Counter()
-    for (hour, model, provider, outcome, error_code), records in alike.items():
-        key = Key(hour, model, provider or "")
+    for lot in lots:
+        key = Key(lot.hour, lot.model, lot.provider or "")
         found = counts.setdefault(key, Counter())
-        found[judged(outcome, error_code)] += len(records)
-        if outcome == rules.COMPLETE:
-            found["rescued"] += sum(record.attempts > 1 for record in records)
-            for ms, requests in Counter(record.duration_ms for record in records).items():
+        found[judged(lot.outcome, lot.error_code)] += lot.requests
+        if lot.outcome == rules.COMPLETE:
+            found["rescued"] += sum(attempts > 1 for attempts in lot.column("attempts"))
+            for ms, requests in Counter(lot.column("duration_ms")).items():
                 times[key, "whole", step(ms)] += requests
-            first = (record.first_token_ms for record in records if record.streamed)
-            for ms, requests in Counter(ms for ms in first if ms is not None).items():
-                times[key, "first_token", step(ms)] += requests
+            if lot.streamed:
+                for ms, requests in Counter(lot.column("first_token_ms")).items():
+                    if ms is not None:
+                        times[key, "first_token", step(ms)] += requests
     if counts:
         rows = [{**key._asdict(), **Counts(**found)._asdict()} for key, found in sorted(counts.items())]
         connection.execute(_ADD_COUNTS, rows)

@@ -13,8 +13,9 @@ The chart of accounts:
     variance             what calls cost beyond what their customers had agreed to
     aborted_attempts     what calls cost that no customer pays for
 
-A charge bears the number of the usage row it is for, every other transfer names its cause; so that posting it twice is
-impossible. What calls cost is posted by provider for all usage rows of a group, whose numbers are in the cause.
+Every transfer names its cause, so that posting it twice is impossible. What requests were charged is posted by customer,
+what their calls cost by provider, for all usage rows of a group together: the first and last number are in the cause.
+Earlier versions posted a charge per request: it has no cause, and the number of its usage row.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ FAMILIES = (CUSTOMER_PREFIX, PROMO_PREFIX, WITHDRAWN_PREFIX, UPSTREAM_PREFIX, CO
 
 CHARGE = "charge"
 COST = "cost"
+FOR_ROWS = frozenset({CHARGE, COST, VARIANCE})  # kinds that are posted for usage rows
 Withdrawn = Literal["refund", "dispute"]
 _GOES_TO: Mapping[Withdrawn, str] = {"refund": REFUNDS, "dispute": DISPUTES}
 COMPLETE = "complete"  # the outcome of a request that was answered whole
@@ -133,36 +135,42 @@ def given_back(
     return Transfer(source, customer(account_id), amount, f"{kind}_returned", cause, created_at)
 
 
-def spent(first: int, settled: list[Settled]) -> list[Transfer]:
-    """What the calls behind usage rows `first` and following cost us: a transfer per provider and kind."""
-    amounts: dict[tuple[str, str], int] = {}
-    for record in settled:
-        cost, variance, provider = record.cost_nanousd, record.variance_nanousd, record.provider
-        if cost and provider is not None:
-            key = provider, COST
-            amounts[key] = amounts.get(key, 0) + cost - variance
-            if variance:
-                key = provider, VARIANCE
-                amounts[key] = amounts.get(key, 0) + variance
+Posting = tuple[str, str]  # a kind of FOR_ROWS, and whose: a customer's account, or a provider
+
+
+def due(account_id: str, provider: str | None, charge: int, cost: int, variance: int) -> list[tuple[Posting, int]]:
+    """What usage rows of one account at one provider are posted for, and with which amounts. 0 is not posted."""
+    at = provider or ""
+    amounts = ((CHARGE, account_id), charge), ((COST, at), cost - variance), ((VARIANCE, at), variance)
+    return [each for each in amounts if each[1]]
+
+
+def sides(posting: Posting) -> tuple[str, str]:
+    """The accounts that such a transfer leaves and enters."""
+    kind, whose = posting
+    if kind == CHARGE:
+        return customer(whose), REVENUE
+    return UPSTREAM_PREFIX + whose, COST_PREFIX + whose if kind == COST else VARIANCE
+
+
+def posted(amounts: Mapping[Posting, int], first: int, last: int, at: float) -> list[Transfer]:
+    """The transfers for the usage rows from `first` to `last`, which are the amounts' sums."""
     return [
-        Transfer(
-            UPSTREAM_PREFIX + provider,
-            COST_PREFIX + provider if kind == COST else VARIANCE,
-            amount,
-            kind,
-            f"{kind}/{provider}/{first}-{first + len(settled) - 1}",
-            settled[-1].started_at,
-        )
-        for (provider, kind), amount in sorted(amounts.items())
-        if amount
+        Transfer(*sides(posting), amount, posting[0], f"{posting[0]}/{posting[1]}/{first}-{last}", at)
+        for posting, amount in sorted(amounts.items())
     ]
 
 
-def covered(cause: str) -> tuple[str, int, int]:
-    """The provider, and the first and last usage row, that a transfer of `spent` is for."""
-    _, provider, numbers = cause.split("/")
+def covered(number: int, transfer: Transfer) -> tuple[Posting, int, int]:
+    """What a transfer of FOR_ROWS, with this number, is posted for, and its first and last usage row.
+
+    Raises ValueError for a cause that `posted` does not write.
+    """
+    if transfer.cause is None:
+        return (transfer.kind, transfer.debit.removeprefix(CUSTOMER_PREFIX)), number, number
+    whose, _, numbers = transfer.cause.removeprefix(transfer.kind + "/").rpartition("/")
     first, _, last = numbers.partition("-")
-    return provider, int(first), int(last)
+    return (transfer.kind, whose), int(first), int(last)
 
 
 def aborted(record: Aborted) -> Transfer:
@@ -215,15 +223,4 @@ def moved(transfers: Iterable[Transfer]) -> dict[str, Sums]:
         left, entered = sums.get(transfer.debit, Sums()), sums.get(transfer.credit, Sums())
         sums[transfer.debit] = left._replace(debits_nanousd=left.debits_nanousd + transfer.amount_nanousd)
         sums[transfer.credit] = entered._replace(credits_nanousd=entered.credits_nanousd + transfer.amount_nanousd)
-    return sums
-
-
-def charged(paid: Mapping[str, int]) -> dict[str, Sums]:
-    """What charges add to the sums of ledger accounts. `paid`: nano-dollars by account, all its requests together.
-
-    A request that costs nothing makes no transfer, and an account that pays nothing is not among the sums.
-    """
-    sums = {customer(account_id): Sums(debits_nanousd=amount) for account_id, amount in sorted(paid.items()) if amount}
-    if sums:
-        sums[REVENUE] = Sums(credits_nanousd=sum(paid.values()))
     return sums

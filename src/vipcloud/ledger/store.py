@@ -5,15 +5,15 @@ to read; `usage_day` is that of `usage`. `audit` compares them.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from msgspec.structs import astuple
-from sqlalchemy import Connection, Null, Row, bindparam, case, func, insert, literal, or_, select, text
+from sqlalchemy import Connection, Row, case, func, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from vipcloud.ledger import audit, availability, rules
+from vipcloud.ledger import alike, audit, availability, rules
 from vipcloud.ledger.records import Aborted, Settled
-from vipcloud.ledger.rules import Sums, Transfer, Withdrawn
+from vipcloud.ledger.rules import Posting, Sums, Transfer, Withdrawn
 from vipcloud.limits.rules import month
 from vipcloud.money import NanoUSD
 from vipcloud.storage import engine as storage
@@ -43,19 +43,6 @@ _ADD_TO_DAY = text(
 
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _payer = rules.CUSTOMER_PREFIX + _usage.c.account_id
-# One statement charges for a whole group: what a charge says is in its usage row already.
-_CHARGE = insert(_transfer).from_select(
-    ["id", *Transfer._fields],
-    select(
-        _usage.c.id,
-        _payer,
-        literal(rules.REVENUE),
-        _usage.c.charge_nanousd,
-        literal(rules.CHARGE),
-        Null(),
-        _usage.c.started_at,
-    ).where(_usage.c.id >= bindparam("first"), _usage.c.charge_nanousd != 0),
-)
 
 
 class LedgerError(Exception):
@@ -154,32 +141,24 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
     if not settled:
         return
     first = _next_number(connection)
-    values: list[object] = []
-    paid: dict[str, int] = {}
-    days: dict[tuple[int, str, str, str], list[int]] = {}
-    for number, record in enumerate(settled, first):
-        values.append(number)
-        values += astuple(record)
-        account_id, charge = record.account_id, record.charge_nanousd
-        paid[account_id] = paid.get(account_id, 0) + charge
-        day = int(record.started_at // DAY_S), account_id, record.key_id or "", record.model
-        sums = days.get(day)
-        if sums is None:
-            sums = days[day] = [0, 0, 0, 0, 0, 0]
-        sums[0] += 1
-        sums[1] += record.prompt_tokens
-        sums[2] += record.completion_tokens
-        sums[3] += charge
-        sums[4] += record.cost_nanousd
-        if record.outcome in rules.FAILED:
-            sums[5] += 1
-    storage.insert_rows(connection, _usage, values)
-    connection.execute(_CHARGE, {"first": first})
-    _add_to_balances(connection, rules.charged(paid))
+    lots = alike.together(settled, first)
+    amounts: dict[Posting, int] = {}
+    days: dict[tuple[int, str, str, str], tuple[int, ...]] = {}
+    for lot in lots:
+        charge, cost = lot.sum("charge_nanousd"), lot.sum("cost_nanousd")
+        for posting, amount in rules.due(lot.account_id, lot.provider, charge, cost, lot.sum("variance_nanousd")):
+            amounts[posting] = amounts.get(posting, 0) + amount
+        failed = lot.requests if lot.outcome in rules.FAILED else 0
+        used = lot.requests, lot.sum("prompt_tokens"), lot.sum("completion_tokens"), charge, cost, failed
+        day = lot.hour * alike.HOUR_S // DAY_S, lot.account_id, lot.key_id or "", lot.model
+        before = days.get(day)
+        days[day] = used if before is None else tuple(map(int.__add__, before, used))
+    storage.insert_rows(connection, _usage, list(chain.from_iterable(lot.values for lot in lots)))
     columns = _day.columns.keys()
     connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
-    _post(connection, rules.spent(first, settled), first + len(settled))
-    availability.add(connection, settled)
+    following = first + len(settled)
+    _post(connection, rules.posted(amounts, first, following - 1, settled[-1].started_at), following)
+    availability.add(connection, lots)
 
 
 def post_aborted(connection: Connection, records: list[Aborted]) -> None:
@@ -219,8 +198,8 @@ def balance(connection: Connection, account_id: str) -> NanoUSD:
 
 
 def recent_usage(connection: Connection, account_id: str | None = None, rows_max: int = 20) -> list[Settled]:
-    """The requests booked last, newest first, of one account or of all."""
-    query = select(_usage).order_by(_usage.c.id.desc()).limit(rows_max)
+    """The requests that began last of those booked, newest first; of one account or of all."""
+    query = select(_usage).order_by(_usage.c.started_at.desc(), _usage.c.id.desc()).limit(rows_max)
     if account_id is not None:
         query = query.where(_usage.c.account_id == account_id)
     return [_settled(row) for row in connection.execute(query)]
@@ -289,7 +268,10 @@ def spending_of_keys(connection: Connection, key_ids: Sequence[str], today: int)
 
 
 class Line(NamedTuple):
-    """A transfer as one of its accounts sees it: above 0 where it entered. `reference` is the request, or the cause."""
+    """A transfer, or one request's part of it, as one of its accounts sees it: above 0 where it entered.
+
+    `id` is the number of the transfer, or the usage row; `reference` is the cause, or the request.
+    """
 
     id: int
     created_at: float
@@ -301,24 +283,39 @@ class Line(NamedTuple):
 
 
 def statement(connection: Connection, ledger_account: str, lines_max: int) -> list[Line]:
-    """The newest transfers of an account, oldest first, with the balance after each."""
-    charge = _transfer.c
+    """What moved an account last, oldest first, with the balance after each. A line per request that was charged."""
     query = (
-        select(_transfer, _usage.c.request_id)
-        .select_from(_transfer.join(_usage, (_usage.c.id == charge.id) & (charge.kind == rules.CHARGE), isouter=True))
-        .where(or_(charge.debit == ledger_account, charge.credit == ledger_account))
-        .order_by(charge.id.desc())
+        select(_transfer)
+        .where(or_(_transfer.c.debit == ledger_account, _transfer.c.credit == ledger_account))
+        .order_by(_transfer.c.id.desc())
         .limit(lines_max)
     )
     left = sums_of(connection, ledger_account).balance_nanousd
-    lines = []
-    for row in connection.execute(query):
-        entered = row.credit == ledger_account
-        amount = row.amount_nanousd if entered else -row.amount_nanousd
-        reference, other = row.request_id or row.cause or "", row.debit if entered else row.credit
-        lines.append(Line(row.id, row.created_at, row.kind, reference, other, NanoUSD(amount), left))
-        left = NanoUSD(left - amount)
+    lines: list[Line] = []
+    for number, *fields in connection.execute(query):
+        transfer = Transfer(*fields)
+        entered = transfer.credit == ledger_account
+        other = transfer.debit if entered else transfer.credit
+        for id_, at, reference, part in _parts(connection, number, transfer, lines_max - len(lines)):
+            amount = part if entered else -part
+            lines.append(Line(id_, at, transfer.kind, reference, other, NanoUSD(amount), left))
+            left = NanoUSD(left - amount)
     return lines[::-1]
+
+
+def _parts(
+    connection: Connection, number: int, transfer: Transfer, rows_max: int
+) -> list[tuple[int, float, str, int]]:
+    """Number, time, reference and amount of each request of a charge, the newest first; of another transfer itself."""
+    if transfer.kind != rules.CHARGE:
+        return [(number, transfer.created_at, transfer.cause or "", transfer.amount_nanousd)]
+    _, first, last = rules.covered(number, transfer)
+    columns = _usage.c
+    charged = select(columns.id, columns.started_at, columns.request_id, columns.charge_nanousd).where(
+        columns.id.between(first, last), _payer == transfer.debit, columns.charge_nanousd != 0
+    )
+    rows = connection.execute(charged.order_by(columns.id.desc()).limit(rows_max))
+    return [(row.id, row.started_at, row.request_id, row.charge_nanousd) for row in rows]
 
 
 def differences(connection: Connection) -> list[str]:
@@ -329,7 +326,7 @@ def differences(connection: Connection) -> list[str]:
 def _next_number(connection: Connection) -> int:
     """The next number in the books, to be used in this transaction, which has the writer's place.
 
-    Usage rows and transfers share one sequence, so that a charge can bear the number of its usage row.
+    Usage rows and transfers share one sequence, so that it is told which came first.
     """
     last = select(select(func.max(_usage.c.id)).scalar_subquery(), select(func.max(_transfer.c.id)).scalar_subquery())
     return 1 + max(number or 0 for number in connection.execute(last).one())

@@ -79,10 +79,10 @@ api_key = Table(
     CheckConstraint("length(hash) = 32", name="hash_length"),
 )
 
-_HAS_CAUSE = text("cause IS NOT NULL")  # charges, which are nearly all transfers, stay out of the index
+_HAS_CAUSE = text("cause IS NOT NULL")  # charges of earlier versions have none
 
 # Immutable: triggers refuse UPDATE and DELETE. A correction is another transfer. Numbers are the ledger's, from one
-# sequence with those of `usage`: a charge has the number of its usage row.
+# sequence with those of `usage`: a transfer's is above those of the usage rows it names.
 transfer = Table(
     "transfer",
     metadata,
@@ -91,7 +91,7 @@ transfer = Table(
     Column("credit", Text, nullable=False),  # the ledger account that it enters
     Column("amount_nanousd", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("cause", Text),  # what it was posted for, once; null: the usage row of the same number
+    Column("cause", Text),  # what it was posted for, once; null: an earlier version's, for the usage row of its number
     Column("created_at", Double, nullable=False),
     CheckConstraint("amount_nanousd > 0", name="amount_positive"),
     CheckConstraint("debit <> credit", name="two_accounts"),
