@@ -138,7 +138,10 @@ def test_books_that_were_cut_off_or_exchanged_are_noticed(engine: Engine) -> Non
             "UPDATE transfer SET debit = 'upstream:zhipu' WHERE cause = 'cost/deepseek/2-4'",
             "transfer 7: cost/deepseek/2-4 goes from upstream:zhipu to cost:deepseek",
         ),
-        ("DELETE FROM transfer WHERE kind = 'variance'", "variance of deepseek: 80 in usage rows 9 to 9, and no transfer"),
+        (
+            "DELETE FROM transfer WHERE kind = 'variance'",
+            "variance of deepseek: 80 in usage rows 9 to 9, and no transfer",
+        ),
         ("INSERT INTO balance VALUES ('slush', 0, 0)", "slush: no account of the chart"),
         ("UPDATE usage_day SET requests = 2 WHERE day = 1", "account b, key key_1, deepseek-chat: usage by day"),
         ("DELETE FROM usage_day", "account a, key key_1, deepseek-chat: usage by day"),

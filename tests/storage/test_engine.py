@@ -147,3 +147,13 @@ def test_rows_inserted_in_bulk_are_the_rows_that_come_back(engine: Engine, count
     with storage.writing(engine) as connection:
         storage.insert_rows(connection, schema.journal_position, [value for row in rows for value in row])
         assert sorted(map(tuple, connection.execute(select(schema.journal_position)))) == sorted(rows)
+
+
+@pytest.mark.parametrize("count", [1, 128, 300])
+def test_rows_that_share_values_come_back_with_them(engine: Engine, count: int) -> None:
+    shared = {"damaged_bytes": 7}
+    with storage.writing(engine) as connection:
+        values = [value for number in range(count) for value in (f"file-{number}", number)]
+        storage.insert_rows(connection, schema.journal_position, values, shared)
+        found = sorted(map(tuple, connection.execute(select(schema.journal_position))))
+    assert found == sorted((f"file-{number}", number, 7) for number in range(count))

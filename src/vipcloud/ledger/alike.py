@@ -12,26 +12,39 @@ from msgspec.structs import astuple
 from vipcloud.ledger.records import Settled
 
 HOUR_S = 3600
-_FIELDS = ("account_id", "key_id", "model", "provider", "outcome", "error_code", "streamed")
 _COLUMNS = ("id", *Settled.__struct_fields__)
-_PLACES = {name: place for place, name in enumerate(_COLUMNS)}
-_alike = attrgetter(*_FIELDS)
 
 
-class Alike(NamedTuple):
-    """Usage rows that began in one hour (since 1970) and have these fields in common.
+class Shared(NamedTuple):
+    """What usage rows alike have in common."""
 
-    `values`: row after row in one flat list, in the order of the table's columns.
-    """
-
-    hour: int
     account_id: str
     key_id: str | None
     model: str
     provider: str | None
-    outcome: str
-    error_code: str
+    upstream_model: str | None
     streamed: bool
+    outcome: str
+    estimated: bool
+    attempts: int
+    price_version: str
+    finish_reason: str | None
+    error_code: str
+
+
+_shared = attrgetter(*Shared._fields)
+_PLACES = {name: place for place, name in enumerate(_COLUMNS)}
+_OWN = [place for name, place in _PLACES.items() if name not in Shared._fields]
+
+
+class Alike(NamedTuple):
+    """Usage rows that began in one hour (since 1970) and are alike in `shared`.
+
+    `values`: row after row in one flat list, all values in the order of the table's columns.
+    """
+
+    hour: int
+    shared: Shared
     values: list[Any]
 
     @property
@@ -44,18 +57,30 @@ class Alike(NamedTuple):
     def sum(self, name: str) -> int:
         return sum(self.column(name))
 
+    def own(self, rows: int) -> list[Any]:
+        """The values of the first so many rows that are not shared."""
+        end, width = rows * len(_COLUMNS), len(_OWN)
+        own: list[Any] = [None] * (rows * width)
+        for at, place in enumerate(_OWN):
+            own[at::width] = self.values[place : end : len(_COLUMNS)]
+        return own
+
+    def whole(self, first: int) -> list[Any]:
+        """All values of the rows from `first` on."""
+        return self.values[first * len(_COLUMNS) :]
+
 
 def together(settled: list[Settled], first: int) -> list[Alike]:
     """The rows of `settled`, numbered from `first` on: those alike in the order they came, one lot after the other."""
     found: dict[tuple[float, tuple[Any, ...]], list[Any]] = {}
     for record in settled:
-        key = record.started_at // HOUR_S, _alike(record)
+        key = record.started_at // HOUR_S, _shared(record)
         values = found.get(key)
         if values is None:
             values = found[key] = []
         values.append(0)
         values += astuple(record)
-    lots = [Alike(int(hour), *fields, values) for (hour, fields), values in found.items()]
+    lots = [Alike(int(hour), Shared(*shared), values) for (hour, shared), values in found.items()]
     for lot in lots:
         lot.values[:: len(_COLUMNS)] = range(first, first + lot.requests)
         first += lot.requests

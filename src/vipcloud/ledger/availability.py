@@ -97,19 +97,22 @@ def step_ms(number: int) -> float:
 def add(connection: Connection, lots: Iterable[Alike]) -> None:
     """Count requests that are being booked."""
     counts: dict[Key, Counter[str]] = {}
-    times: Counter[tuple[Key, str, int]] = Counter()
+    taken: dict[tuple[Key, str], list[int | None]] = {}  # milliseconds, by measure
     for lot in lots:
-        key = Key(lot.hour, lot.model, lot.provider or "")
+        shared = lot.shared
+        key = Key(lot.hour, shared.model, shared.provider or "")
         found = counts.setdefault(key, Counter())
-        found[judged(lot.outcome, lot.error_code)] += lot.requests
-        if lot.outcome == rules.COMPLETE:
-            found["rescued"] += sum(attempts > 1 for attempts in lot.column("attempts"))
-            for ms, requests in Counter(lot.column("duration_ms")).items():
-                times[key, "whole", step(ms)] += requests
-            if lot.streamed:
-                for ms, requests in Counter(lot.column("first_token_ms")).items():
-                    if ms is not None:
-                        times[key, "first_token", step(ms)] += requests
+        found[judged(shared.outcome, shared.error_code)] += lot.requests
+        if shared.outcome == rules.COMPLETE:
+            found["rescued"] += lot.requests if shared.attempts > 1 else 0
+            taken.setdefault((key, "whole"), []).extend(lot.column("duration_ms"))
+            if shared.streamed:
+                taken.setdefault((key, "first_token"), []).extend(lot.column("first_token_ms"))
+    times: Counter[tuple[Key, str, int]] = Counter()
+    for (key, measure), each in taken.items():
+        for ms, requests in Counter(each).items():
+            if ms is not None:
+                times[key, measure, step(ms)] += requests
     if counts:
         rows = [{**key._asdict(), **Counts(**found)._asdict()} for key, found in sorted(counts.items())]
         connection.execute(_ADD_COUNTS, rows)

@@ -13,9 +13,9 @@ The chart of accounts:
     variance             what calls cost beyond what their customers had agreed to
     aborted_attempts     what calls cost that no customer pays for
 
-Every transfer names its cause, so that posting it twice is impossible. What requests were charged is posted by customer,
-what their calls cost by provider, for all usage rows of a group together: the first and last number are in the cause.
-Earlier versions posted a charge per request: it has no cause, and the number of its usage row.
+Every transfer names its cause, so that posting it twice is impossible. What requests were charged is posted by
+customer, and what their calls cost by provider, for all usage rows of a group together, whose first and last number are
+in the cause. Earlier versions posted a charge per request: it has no cause, and the number of its usage row.
 """
 
 from collections.abc import Iterable, Mapping

@@ -5,13 +5,13 @@ to read; `usage_day` is that of `usage`. `audit` compares them.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, case, func, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import alike, audit, availability, rules
+from vipcloud.ledger.alike import Alike
 from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Posting, Sums, Transfer, Withdrawn
 from vipcloud.limits.rules import month
@@ -145,20 +145,33 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
     amounts: dict[Posting, int] = {}
     days: dict[tuple[int, str, str, str], tuple[int, ...]] = {}
     for lot in lots:
-        charge, cost = lot.sum("charge_nanousd"), lot.sum("cost_nanousd")
-        for posting, amount in rules.due(lot.account_id, lot.provider, charge, cost, lot.sum("variance_nanousd")):
+        shared, charge, cost = lot.shared, lot.sum("charge_nanousd"), lot.sum("cost_nanousd")
+        for posting, amount in rules.due(shared.account_id, shared.provider, charge, cost, lot.sum("variance_nanousd")):
             amounts[posting] = amounts.get(posting, 0) + amount
-        failed = lot.requests if lot.outcome in rules.FAILED else 0
+        failed = lot.requests if shared.outcome in rules.FAILED else 0
         used = lot.requests, lot.sum("prompt_tokens"), lot.sum("completion_tokens"), charge, cost, failed
-        day = lot.hour * alike.HOUR_S // DAY_S, lot.account_id, lot.key_id or "", lot.model
+        day = lot.hour * alike.HOUR_S // DAY_S, shared.account_id, shared.key_id or "", shared.model
         before = days.get(day)
         days[day] = used if before is None else tuple(map(int.__add__, before, used))
-    storage.insert_rows(connection, _usage, list(chain.from_iterable(lot.values for lot in lots)))
+    _insert_usage(connection, lots)
     columns = _day.columns.keys()
     connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
     following = first + len(settled)
     _post(connection, rules.posted(amounts, first, following - 1, settled[-1].started_at), following)
     availability.add(connection, lots)
+
+
+def _insert_usage(connection: Connection, lots: list[Alike]) -> None:
+    """In the order of their numbers: by lot as far as that is whole statements, the rest together."""
+    rest: list[Any] = []
+    for lot in lots:
+        whole = lot.requests - lot.requests % storage.ROWS_PER_STATEMENT
+        if whole:
+            storage.insert_rows(connection, _usage, rest)
+            storage.insert_rows(connection, _usage, lot.own(whole), lot.shared._asdict())
+            rest = []
+        rest += lot.whole(whole)
+    storage.insert_rows(connection, _usage, rest)
 
 
 def post_aborted(connection: Connection, records: list[Aborted]) -> None:
@@ -303,9 +316,7 @@ def statement(connection: Connection, ledger_account: str, lines_max: int) -> li
     return lines[::-1]
 
 
-def _parts(
-    connection: Connection, number: int, transfer: Transfer, rows_max: int
-) -> list[tuple[int, float, str, int]]:
+def _parts(connection: Connection, number: int, transfer: Transfer, rows_max: int) -> list[tuple[int, float, str, int]]:
     """Number, time, reference and amount of each request of a charge, the newest first; of another transfer itself."""
     if transfer.kind != rules.CHARGE:
         return [(number, transfer.created_at, transfer.cause or "", transfer.amount_nanousd)]
