@@ -1,6 +1,8 @@
 import msgspec
+import pytest
 
 from vipcloud.ledger import alike
+from vipcloud.ledger.alike import Shared
 from vipcloud.ledger.records import Settled
 from vipcloud.ledger.rules import COMPLETE
 
@@ -17,36 +19,38 @@ def rows(*changes: dict[str, object]) -> list[Settled]:
     ]
 
 
-def test_rows_alike_are_numbered_one_after_the_other_in_the_order_they_came() -> None:
-    lots = alike.together(rows({}, {"account_id": "b"}, {}, {"streamed": True}, {"account_id": "b"}), first=7)
+def test_rows_alike_stay_in_the_order_they_came() -> None:
+    lots = alike.together(rows({}, {"account_id": "b"}, {}, {"streamed": True}, {"account_id": "b"}))
     assert [(lot.shared.account_id, lot.shared.streamed, lot.requests) for lot in lots] == [
         ("a", False, 2),
         ("b", False, 2),
         ("a", True, 1),
     ]
-    assert [lot.column("id") for lot in lots] == [[7, 8], [9, 10], [11]]
     assert [lot.column("request_id") for lot in lots] == [["r1", "r3"], ["r2", "r5"], ["r4"]]
 
 
 def test_rows_of_two_hours_are_not_alike() -> None:
-    lots = alike.together(rows({"started_at": 7199.9}, {"started_at": 7200.0}, {"started_at": 10_799.9}), first=1)
+    lots = alike.together(rows({"started_at": 7199.9}, {"started_at": 7200.0}, {"started_at": 10_799.9}))
     assert [(lot.hour, lot.requests) for lot in lots] == [(1, 1), (2, 2)]
 
 
 def test_sums_are_those_of_the_rows() -> None:
-    [lot] = alike.together(rows({"charge_nanousd": 5}, {"charge_nanousd": 6, "prompt_tokens": 9}), first=1)
+    [lot] = alike.together(rows({"charge_nanousd": 5}, {"charge_nanousd": 6, "prompt_tokens": 9}))
     assert (lot.sum("charge_nanousd"), lot.sum("prompt_tokens"), lot.sum("cost_nanousd")) == (11, 12, 16)
 
 
-def test_what_is_shared_and_what_is_a_rows_own_is_the_whole_row() -> None:
-    settled = rows({"charge_nanousd": 5}, {"duration_ms": 6}, {"first_token_ms": 1})
-    [lot] = alike.together(settled, first=4)
-    whole = [value for number, row in enumerate(settled, 4) for value in (number, *msgspec.structs.astuple(row))]
-    assert lot.whole(0) == whole
-    assert lot.whole(2) == whole[-25:]
-    names = [name for name in ("id", *Settled.__struct_fields__) if name not in lot.shared._fields]
-    for count in (0, 2, 3):
-        own = lot.own(count)
-        assert [dict(zip(names, own[at : at + len(names)], strict=True)) for at in range(0, len(own), len(names))] == [
-            {name: lot.column(name)[row] for name in names} for row in range(count)
-        ]
+@pytest.mark.parametrize("piece", [1, 2, 3, 4])
+def test_every_row_is_numbered_once_and_is_whole(piece: int) -> None:
+    settled = rows({}, {"account_id": "b"}, {"duration_ms": 6}, {"account_id": "b"}, {"charge_nanousd": 5}, {})
+    pieces, rest = alike.numbered(alike.together(settled), 4, piece)
+    names = ("id", *Settled.__struct_fields__)
+    own_names = [name for name in names if name not in Shared._fields]
+    assert all(len(own) % (piece * len(own_names)) == 0 for _, own in pieces)
+    found = [
+        {**shared._asdict(), **dict(zip(own_names, own[at : at + len(own_names)], strict=True))}
+        for shared, own in pieces
+        for at in range(0, len(own), len(own_names))
+    ]
+    found += [dict(zip(names, rest[at : at + len(names)], strict=True)) for at in range(0, len(rest), len(names))]
+    assert [row.pop("id") for row in found] == [4, 5, 6, 7, 8, 9], "in the order they are inserted"
+    assert sorted((Settled(**row) for row in found), key=lambda row: row.request_id) == settled

@@ -4,6 +4,7 @@ A busy gateway's requests of one second are alike in nearly all that they are co
 cheaper than to look at each request.
 """
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -57,31 +58,43 @@ class Alike(NamedTuple):
     def sum(self, name: str) -> int:
         return sum(self.column(name))
 
-    def own(self, rows: int) -> list[Any]:
-        """The values of the first so many rows that are not shared."""
+    def own(self, rows: int, first: int) -> list[Any]:
+        """The values of the first so many rows that are not shared; the rows numbered from `first` on."""
         end, width = rows * len(_COLUMNS), len(_OWN)
         own: list[Any] = [None] * (rows * width)
-        for at, place in enumerate(_OWN):
+        own[::width] = range(first, first + rows)
+        for at, place in enumerate(_OWN[1:], 1):
             own[at::width] = self.values[place : end : len(_COLUMNS)]
         return own
 
-    def whole(self, first: int) -> list[Any]:
-        """All values of the rows from `first` on."""
-        return self.values[first * len(_COLUMNS) :]
 
-
-def together(settled: list[Settled], first: int) -> list[Alike]:
-    """The rows of `settled`, numbered from `first` on: those alike in the order they came, one lot after the other."""
+def together(settled: Iterable[Settled]) -> list[Alike]:
+    """The rows of `settled`, not numbered yet: 0. Those alike in the order they came."""
     found: dict[tuple[float, tuple[Any, ...]], list[Any]] = {}
+    last: tuple[float, tuple[Any, ...]] | None = None
+    values: list[Any] = []
     for record in settled:
         key = record.started_at // HOUR_S, _shared(record)
-        values = found.get(key)
-        if values is None:
-            values = found[key] = []
+        if key != last:  # to compare is cheaper than to hash
+            last, values = key, found.setdefault(key, [])
         values.append(0)
         values += astuple(record)
-    lots = [Alike(int(hour), Shared(*shared), values) for (hour, shared), values in found.items()]
+    return [Alike(int(hour), Shared(*shared), values) for (hour, shared), values in found.items()]
+
+
+def numbered(lots: Iterable[Alike], first: int, piece: int) -> tuple[list[tuple[Shared, list[Any]]], list[Any]]:
+    """Number rows from `first` on, in the order in which they are to be inserted.
+
+    Of each lot as many as make whole pieces: what they share, and their own values. Then what is left of all lots,
+    whole rows one after the other.
+    """
+    pieces: list[tuple[Shared, list[Any]]] = []
+    rest: list[Any] = []
     for lot in lots:
-        lot.values[:: len(_COLUMNS)] = range(first, first + lot.requests)
-        first += lot.requests
-    return lots
+        rows = lot.requests - lot.requests % piece
+        if rows:
+            pieces.append((lot.shared, lot.own(rows, first)))
+            first += rows
+        rest += lot.values[rows * len(_COLUMNS) :]
+    rest[:: len(_COLUMNS)] = range(first, first + len(rest) // len(_COLUMNS))
+    return pieces, rest

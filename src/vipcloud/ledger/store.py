@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, case, func, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import alike, audit, availability, rules
-from vipcloud.ledger.alike import Alike
+from vipcloud.ledger.alike import Shared
 from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Posting, Sums, Transfer, Withdrawn
 from vipcloud.limits.rules import month
@@ -141,7 +141,7 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
     if not settled:
         return
     first = _next_number(connection)
-    lots = alike.together(settled, first)
+    lots = alike.together(settled)
     amounts: dict[Posting, int] = {}
     days: dict[tuple[int, str, str, str], tuple[int, ...]] = {}
     for lot in lots:
@@ -153,25 +153,14 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
         day = lot.hour * alike.HOUR_S // DAY_S, shared.account_id, shared.key_id or "", shared.model
         before = days.get(day)
         days[day] = used if before is None else tuple(map(int.__add__, before, used))
-    _insert_usage(connection, lots)
+    pieces, rest = alike.numbered(lots, first, storage.ROWS_PER_STATEMENT)
+    storage.insert_alike(connection, _usage, Shared._fields, pieces)
+    storage.insert_rows(connection, _usage, rest)
     columns = _day.columns.keys()
     connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
     following = first + len(settled)
     _post(connection, rules.posted(amounts, first, following - 1, settled[-1].started_at), following)
     availability.add(connection, lots)
-
-
-def _insert_usage(connection: Connection, lots: list[Alike]) -> None:
-    """In the order of their numbers: by lot as far as that is whole statements, the rest together."""
-    rest: list[Any] = []
-    for lot in lots:
-        whole = lot.requests - lot.requests % storage.ROWS_PER_STATEMENT
-        if whole:
-            storage.insert_rows(connection, _usage, rest)
-            storage.insert_rows(connection, _usage, lot.own(whole), lot.shared._asdict())
-            rest = []
-        rest += lot.whole(whole)
-    storage.insert_rows(connection, _usage, rest)
 
 
 def post_aborted(connection: Connection, records: list[Aborted]) -> None:
