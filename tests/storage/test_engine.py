@@ -161,3 +161,12 @@ def test_rows_that_share_values_come_back_with_them(engine: Engine) -> None:
     assert found == sorted(
         [*((f"a-{number}", number, 7) for number in range(size)), *((f"b-{n}", n, 8) for n in range(2 * size))]
     )
+
+
+def test_any_text_and_number_comes_back_as_it_was_inserted(engine: Engine) -> None:
+    names = ["", "NULL", "null", 'a"b', "a'b", "a\\b", "{a,b}", "a,b", " ä\n\t", "%s ? :name", "{}", "\\N"]
+    numbers = [0, -1, 1 << 15, 1 << 31, (1 << 63) - 1, -(1 << 63)]
+    rows = [(name, numbers[at % len(numbers)], numbers[-1 - at % len(numbers)]) for at, name in enumerate(names)]
+    with storage.writing(engine) as connection:
+        storage.insert_rows(connection, schema.journal_position, [value for row in rows for value in row])
+        assert sorted(map(tuple, connection.execute(select(schema.journal_position)))) == sorted(rows)
