@@ -25,9 +25,13 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import structlog
+
+if __name__ == "__main__":
+    import sources  # noqa: F401 - before vipcloud: it puts fakes into it
 
 from vipcloud.accounts.directory import Account, Directory, Principal
 from vipcloud.cli.serve import LEASE_BEYOND_TOTAL_S
@@ -184,6 +188,7 @@ class FakeExchange:
     whole: bytes
     headers: dict[bytes, bytes]
     received_s: float
+    connection: Any = field(default_factory=lambda: SimpleNamespace(note=None))
     draining: bool = False
     started: bool = False
     finished: bool = False
@@ -253,7 +258,7 @@ class FakeDirectory:
     def __init__(self) -> None:
         self.principal: Principal | None = None
 
-    def lookup(self, token: bytes) -> Principal | None:
+    def known(self, key_hash: bytes) -> Principal | None:
         return self.principal
 
 
@@ -454,7 +459,7 @@ class Schedule:
         )
         world.serial += 1
         serial = f"{world.serial:022x}"
-        return Request(streamed, exchange, Call(cast(Any, exchange), serial, HEAD % serial.encode()))
+        return Request(streamed, exchange, Call(cast(Any, exchange), serial, HEAD + serial.encode() + b"\r\n"))
 
     def run(self) -> int:
         """Play it; how many awaits the first request had."""

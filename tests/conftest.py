@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,6 +8,10 @@ import hypothesis
 import pytest
 import structlog
 from sqlalchemy import Engine
+
+sys.path.append(str(Path(__file__).parents[1] / "requirements"))
+
+import native
 
 import databases
 import stripe_server
@@ -15,9 +22,28 @@ from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
 
 STORES = ("sqlite", "postgresql")
+ROOT = Path(__file__).parents[1]
 
 hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is no fault; every test has its own limit
 hypothesis.settings.load_profile("house")
+
+
+def pytest_sessionstart() -> None:
+    """Extensions made of other sources would be tested in place of these."""
+    if "sources" not in sys.modules and native.stale():
+        pytest.exit("compiled modules are not of these sources: make .venv/ready/native, or make pure", 4)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Tests marked `interpreted` put fakes or faults into what may be compiled: they get a Python of their own."""
+    if pyfuncitem.get_closest_marker("interpreted") is None or "sources" in sys.modules:
+        return None
+    command = [sys.executable, "-m", "pytest", "-p", "sources", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    path = {"PYTHONPATH": str(ROOT / "proofs")}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 @pytest.fixture(scope="session")

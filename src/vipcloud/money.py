@@ -40,5 +40,5 @@ def usd_number(amount: int) -> bytes:
     if not amount:
         return b"0"
     if amount < NANO:
-        return (b"0.%09d" % amount).rstrip(b"0")
+        return b"0." + str(amount).zfill(9).rstrip("0").encode()
     return b"%d" % (amount // NANO) + (b".%09d" % (amount % NANO)).rstrip(b"0").rstrip(b".")

@@ -10,7 +10,7 @@ from vipcloud.accounts import keys, store
 from vipcloud.accounts.keys import Binding
 from vipcloud.accounts.store import InvalidInput, KeyTerms
 from vipcloud.ledger.store import KeySpending
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 
 NOW = 1_795_000_000.0

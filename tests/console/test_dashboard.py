@@ -16,7 +16,7 @@ from vipcloud.console.pages import overview
 from vipcloud.console.parts import Parts
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 
 PAGES = ["/overview", "/usage?period=30d", "/keys", "/keys/new", "/credit", "/playground", "/limits", "/settings"]

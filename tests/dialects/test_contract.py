@@ -9,8 +9,9 @@ import pytest
 
 from vipcloud import errors
 from vipcloud.dialects import contract, openrouter
+from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
-from vipcloud.dialects.replies import Chunk, ChunkWriter, Logprobs, TokenLogprob
+from vipcloud.dialects.replies import Chunk, Logprobs, TokenLogprob
 
 DOCUMENT = json.loads(contract.document_body())
 

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from vipcloud.dialects.chunks import DONE, ChunkWriter
 from vipcloud.dialects.openai import FunctionCall, ToolCall, Usage
 from vipcloud.dialects.replies import (
-    DONE,
-    ChunkWriter,
     Logprobs,
     Reply,
     ReplyChoice,

@@ -13,7 +13,7 @@ from vipcloud.accounts import store as accounts
 from vipcloud.billing import store as billing
 from vipcloud.billing.rules import Topup
 from vipcloud.cli import context
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
 

@@ -256,6 +256,7 @@ async def test_nobody_to_take_over_from_is_said(tmp_path: Path) -> None:
         await Successor.ask(tmp_path / "nobody")
 
 
+@pytest.mark.interpreted
 async def test_what_an_elder_leaves_open_that_dies_is_settled_at_once(
     open_house: Any, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from vipcloud.accounts import rules, store
 from vipcloud.accounts.store import KeyTerms
 from vipcloud.cli import context
 from vipcloud.clock import rfc3339
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 
 DAY_S = 86_400

@@ -10,7 +10,7 @@ from front_door import House, charge, opened
 from vipcloud.accounts import store
 from vipcloud.accounts.store import KeyTerms
 from vipcloud.cli import context
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 
 

@@ -68,6 +68,7 @@ async def test_a_stream_that_has_begun_stays_with_its_model(open_house):
     assert await house.upstreams["zhipu"].log() == []
 
 
+@pytest.mark.interpreted
 async def test_who_leaves_between_two_models_is_settled_all_the_same(open_house, monkeypatch):
     house = await open_house()
     await house.upstream.always("status:500")

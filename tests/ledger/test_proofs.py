@@ -20,6 +20,7 @@ from vipcloud.ledger.records import Record, Settled
 from vipcloud.limits.local import LocalGuard
 
 
+@pytest.mark.interpreted
 @pytest.mark.timeout(120)
 def test_cancelled_at_every_await_and_dead_at_any_step_every_request_is_settled_once() -> None:
     counts = simulation.play(1000, seed=7)
@@ -59,6 +60,7 @@ def _generous(self: LocalGuard, purse: object, day: int) -> int:
 KEEP, REACHED, LEFT = Journal.keep, Bill.reached, LocalGuard._left
 
 
+@pytest.mark.interpreted
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("owner", "name", "wrong"),

@@ -8,9 +8,10 @@ from typing import Any
 
 from valkey_server import Server
 from vipcloud.clock import ManualClock
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Client
 from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Guard, Permit, Purse, Subject
-from vipcloud.limits.rules import Ask, Caps, Limits, Meter, Standing
+from vipcloud.limits.rules import Ask, Limits, Meter, Standing
 from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 

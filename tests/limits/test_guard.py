@@ -4,7 +4,8 @@ import pytest
 from desk import DOLLAR, FREE, PRICE, Desk, Funds, dollars, key, meter
 
 from vipcloud.errors import BudgetExceeded, InsufficientCredit, RateLimited
-from vipcloud.limits.rules import Ask, Caps, Standing
+from vipcloud.limits.caps import Caps
+from vipcloud.limits.rules import Ask, Standing
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from valkey_server import Server
 from vipcloud.errors import InsufficientCredit, RateLimited
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Client
 from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Permit
 from vipcloud.limits.local import LocalGuard
-from vipcloud.limits.rules import Ask, Caps, Limits, Meter
+from vipcloud.limits.rules import Ask, Limits, Meter
 from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NanoUSD
 
@@ -40,6 +41,20 @@ STEP = st.one_of(
     st.tuples(st.just("standing"), METERS),
 )
 LEASE_S = 1e9  # memory has no holds that lapse: they cannot be left behind by a process that is gone
+
+PERMIT_FIELDS = (
+    "request_id",
+    "day",
+    "held_nanousd",
+    "output_tokens",
+    "held_tokens",
+    "limit_requests",
+    "remaining_requests",
+    "reset_s",
+    "day_limit",
+    "day_remaining",
+    "settled",
+)
 
 
 class Told:
@@ -85,7 +100,7 @@ class Told:
         return None
 
     def seen(self, permit: Permit) -> tuple[Any, ...]:
-        fields = (getattr(permit, name) for name in Permit.__struct_fields__ if name not in ("subject", "ask"))
+        fields = (getattr(permit, name) for name in PERMIT_FIELDS)
         return tuple(round(value, 5) if isinstance(value, float) else value for value in fields)
 
 

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from vipcloud.metering import margin
 from vipcloud.providers import prices
 from vipcloud.providers.catalog import Catalog, packaged_toml
-from vipcloud.providers.prices import Calendar, PriceRow, Version
+from vipcloud.providers.price_rows import CalendarRow, PriceRow
+from vipcloud.providers.prices import Calendar, Version
 
 CATALOG = Catalog.load(packaged_toml())
 
 
 def calendar(name: str) -> Calendar:
-    row = prices.CalendarRow(utc_offset="+00:00", windows=("00:00-12:00",))
+    row = CalendarRow(utc_offset="+00:00", windows=("00:00-12:00",))
     return prices.calendar(name, row, name)
 
 

@@ -13,7 +13,8 @@ from vipcloud.metering import estimate, rules, vocabulary
 from vipcloud.metering.estimate import Texts
 from vipcloud.providers import usage
 from vipcloud.providers.catalog import Catalog, Quirks, packaged_toml
-from vipcloud.providers.prices import Price, PriceRow, price_book
+from vipcloud.providers.price_rows import PriceRow
+from vipcloud.providers.prices import Price, price_book
 from vipcloud.providers.usage import Delivered, TextSize
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from vipcloud.errors import SettingsError
 from vipcloud.providers import prices
 from vipcloud.providers.catalog import Catalog, packaged_toml
-from vipcloud.providers.prices import CalendarRow, PriceBook, PriceRow
+from vipcloud.providers.price_rows import CalendarRow, PriceRow
+from vipcloud.providers.prices import PriceBook
 
 CATALOG = Catalog.load(packaged_toml())
 PEAK = CATALOG.models["deepseek-chat"].candidates[0].costs.versions[0].hours[0][0]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
+from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import Usage
-from vipcloud.dialects.replies import ChunkWriter
 from vipcloud.errors import (
     ContentFiltered,
     ContextLengthExceeded,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vipcloud.providers import usage
 from vipcloud.providers.usage import TextSize
+from vipcloud.providers.wire import Counts
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ COUNTS = st.fixed_dictionaries(
 @given(COUNTS)
 def test_counts_that_decode_typed_are_read_as_those_that_do_not(wire: dict[str, Any]) -> None:
     try:
-        typed = msgspec.json.decode(msgspec.json.encode(wire), type=usage.Counts)
+        typed = msgspec.json.decode(msgspec.json.encode(wire), type=Counts)
     except msgspec.ValidationError:
         return
     assert usage.of_counts(typed, 10) == usage.read(wire, 10, output_seen=True)

@@ -12,9 +12,9 @@ from msgspec import Struct
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from vipcloud.dialects import replies
+from vipcloud.dialects import chunks, replies
+from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import Usage
-from vipcloud.dialects.replies import ChunkWriter
 from vipcloud.errors import GatewayError, UpstreamFailed
 from vipcloud.providers import catalog, failures, reply
 from vipcloud.providers import usage as counts
@@ -115,8 +115,8 @@ def played(name: str, *reads: bytes) -> tuple[StreamTranslator, bytes]:
     out = b"".join(one.feed(data) for data in reads) + one.eof()
     if one.failure is None:
         out += one.final(one.usage)
-        assert out.endswith(replies.DONE)
-    assert out.count(replies.DONE) == (one.failure is None)
+        assert out.endswith(chunks.DONE)
+    assert out.count(chunks.DONE) == (one.failure is None)
     return one, out
 
 

@@ -44,7 +44,7 @@ KIND = Kind("deepseek-chat", "deepseek", "complete", "payg")
 
 @pytest.mark.parametrize(("value", "place"), [(0, 0), (10, 0), (11, 1), (20, 1), (81_920, 13), (81_921, 14)])
 def test_a_bucket_holds_what_is_at_most_its_bound(value: int, place: int) -> None:
-    buckets = Buckets.of(DURATION_MS)
+    buckets = Buckets(DURATION_MS)
     buckets.note(value)
     assert [index for index, count in enumerate(buckets.counts) if count] == [place]
     assert buckets.total == value

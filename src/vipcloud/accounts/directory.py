@@ -26,8 +26,9 @@ from vipcloud.clock import Clock
 from vipcloud.errors import Forbidden, Unauthenticated, Unavailable
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.rules import Sums
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Purse, Subject
-from vipcloud.limits.rules import DAY_S, Caps, Limits, month
+from vipcloud.limits.rules import DAY_S, Limits, month
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -152,7 +153,11 @@ class Directory:
 
     def lookup(self, token: bytes) -> Principal | None:
         """The caller, if the key is known and usable; None says nothing: ask `authenticate`."""
-        principal = self._known.get(_hash(token))
+        return self.known(_hash(token))
+
+    def known(self, key_hash: bytes) -> Principal | None:
+        """The same, by what is stored of the key."""
+        principal = self._known.get(key_hash)
         if principal is None or principal.account.suspended:
             return None
         terms = principal.terms

@@ -14,7 +14,8 @@ from vipcloud.accounts.store import InvalidInput, KeyNotFound, KeyRow, KeyTerms,
 from vipcloud.ledger import reports
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.store import KeySpending
-from vipcloud.limits.rules import DAY_S, Caps
+from vipcloud.limits.caps import Caps
+from vipcloud.limits.rules import DAY_S
 
 Period = Literal["daily", "monthly", "total"]
 

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Select, func, insert, or_, select, update
 
 from vipcloud.accounts import rules
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.money import AMOUNT_NANOUSD_MAX
 from vipcloud.storage import schema
 

@@ -14,7 +14,7 @@ from vipcloud.cli import context
 from vipcloud.clock import rfc3339
 from vipcloud.errors import SettingsError
 from vipcloud.ledger import store as ledger
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.money import NanoUSD, format_usd, parse_usd
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage

@@ -9,7 +9,7 @@ from vipcloud.cli import context
 from vipcloud.cli.accounts import amount_of, describe_caps
 from vipcloud.clock import rfc3339
 from vipcloud.errors import SettingsError
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.storage import engine as storage
 
 app = typer.Typer(no_args_is_help=True)

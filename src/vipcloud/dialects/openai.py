@@ -335,6 +335,13 @@ class PlainAssistantMessage(AssistantMessage):
 PlainMessage = PlainSystemMessage | PlainUserMessage | PlainAssistantMessage
 
 
+class Names(Struct):
+    """What a body says of models, whatever else it says."""
+
+    model: str | None = None
+    models: list[str] | None = None
+
+
 class PlainChat(ChatRequest, kw_only=True):
     """A request as most are: messages of text, and no field with a rule of its own but `stream_options`.
 

@@ -35,12 +35,7 @@ _decode = msgspec.json.Decoder(openai.ChatRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Names(msgspec.Struct):
-    model: str | None = None
-    models: list[str] | None = None
-
-
-_decode_names = msgspec.json.Decoder(_Names).decode
+_decode_names = msgspec.json.Decoder(openai.Names).decode
 
 
 def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRequest:

@@ -26,7 +26,7 @@ EXPOSED = (
     "x-ratelimit-reset-requests-day, x-vipcloud-max-tokens"
 )
 CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
-HEAD = CORS + b"x-request-id: req_%b\r\n"
+HEAD = CORS + b"x-request-id: req_"
 PREFLIGHT_AGE_S = 86_400
 
 
@@ -71,7 +71,7 @@ class App:
         self._boot = (
             f"{int(clock.wall_s()):08x}{secrets.token_hex(3)}"  # ids in the order of time keep the books compact
         )
-        self._count = 0
+        self._count = 0x1_0000_0000  # its last eight hexadecimal digits count
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange. GatewayErrors go on to `render_error` through the server."""
@@ -96,8 +96,8 @@ class App:
         if call is not None:
             return cast("Call", call)
         self._count += 1
-        serial = f"{self._boot}{self._count:08x}"
-        made = exchange.state = Call(exchange, serial, HEAD % serial.encode())
+        serial = self._boot + hex(self._count)[3:]
+        made = exchange.state = Call(exchange, serial, HEAD + serial.encode() + b"\r\n")
         return made
 
     async def _search(self, call: Call) -> None:

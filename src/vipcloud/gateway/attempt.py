@@ -1,7 +1,6 @@
 """What one request's tries share, and what each of them leaves to be charged or lost."""
 
 import msgspec
-from msgspec import Struct
 
 from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
 from vipcloud.dialects.replies import Reply
@@ -26,7 +25,7 @@ from vipcloud.providers.usage import Delivered, TextSize
 UNFIT = "The model did not answer in the form that `response_format` asks for, and not when it was asked again either."
 
 
-class Attempt(Struct, eq=False):
+class Attempt:
     """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
     attempts of a request.
 
@@ -34,19 +33,31 @@ class Attempt(Struct, eq=False):
     the first one used, `estimated` whether that was counted here.
     """
 
-    call: Call
-    parts: Parts
-    request: ChatRequest
-    model: Model
-    permit: Permit
-    bill: Bill
-    pool: Pool
-    form: Form | None = None
-    rescue: Rescue | None = None
-    spare: bool = False
-    prompt: TextSize | None = None  # measured when it is first needed
-    unfit: Usage | None = None
-    estimated: bool = False
+    def __init__(
+        self,
+        call: Call,
+        parts: Parts,
+        request: ChatRequest,
+        model: Model,
+        permit: Permit,
+        bill: Bill,
+        pool: Pool,
+        form: Form | None,
+        rescue: Rescue | None,
+    ) -> None:
+        self.call = call
+        self.parts = parts
+        self.request = request
+        self.model = model
+        self.permit = permit
+        self.bill = bill
+        self.pool = pool
+        self.form = form
+        self.rescue = rescue
+        self.spare = False
+        self.prompt: TextSize | None = None  # measured when it is first needed
+        self.unfit: Usage | None = None
+        self.estimated = False
 
     @property
     def total_deadline(self) -> float:
@@ -145,7 +156,9 @@ class Attempt(Struct, eq=False):
     @property
     def unstreamed(self) -> "Attempt":
         """The same, answered whole by the upstream."""
-        return msgspec.structs.replace(self, request=msgspec.structs.replace(self.request, stream=None))
+        other = self._asking(msgspec.structs.replace(self.request, stream=None))
+        other.prompt, other.unfit, other.estimated = self.prompt, self.unfit, self.estimated
+        return other
 
     def held_to_form(self, answer: Reply, *, estimated: bool) -> "Attempt | None":
         """Put `answer` into the form that was asked for; if that cannot be, the attempt to have it mended.
@@ -173,19 +186,30 @@ class Attempt(Struct, eq=False):
             raise AttemptFailed(StructuredOutputFailed(UNFIT), retryable=False, weight=0)
         self.bill.attempts += 1
         request = answers.again(self.request, choice.message.content or "", problem)
-        return msgspec.structs.replace(self, request=request, prompt=None, unfit=usage, estimated=estimated)
+        mending = self._asking(request)
+        mending.unfit, mending.estimated = usage, estimated
+        return mending
+
+    def _asking(self, request: ChatRequest) -> "Attempt":
+        """The same, but for `request`."""
+        other = Attempt(
+            self.call, self.parts, request, self.model, self.permit, self.bill, self.pool, self.form, self.rescue
+        )
+        other.spare = self.spare
+        return other
 
 
-class OpenStream(Struct, eq=False):
+class OpenStream:
     """A stream under way, as `ProgressNotes` looks at it a few times a second.
 
     Of a long answer only a slice is held for at a time: the next one is asked for when half of the last has come. If
     the credit does not cover it, the stream ends where the hold ends, as an answer ends that reaches its `max_tokens`.
     """
 
-    attempt: Attempt
-    translator: StreamTranslator
-    response: Response
+    def __init__(self, attempt: Attempt, translator: StreamTranslator, response: Response) -> None:
+        self.attempt = attempt
+        self.translator = translator
+        self.response = response
 
     @property
     def events(self) -> int:

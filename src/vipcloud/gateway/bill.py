@@ -7,7 +7,7 @@ it on every way out. What each end costs whom is the table of `docs/architecture
 from typing import Literal
 
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from vipcloud.accounts.directory import Principal
 from vipcloud.dialects.openai import FinishReason, Usage
@@ -28,25 +28,37 @@ Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "
 log = structlog.get_logger(__name__)
 
 
-class Bill(Struct, eq=False):
+class Bill:
     """One admitted request's account, from its hold to its resolution. Times: wall, and the monotonic clock's.
 
     `price` was in force when the request began, and stays its price whatever the catalogue says later.
     """
 
-    parts: Parts
-    principal: Principal
-    model: Model
-    price: Price
-    permit: Permit
-    streamed: bool
-    started_s: float
-    opened_s: float
-    way: Way | None = None  # the last one tried
-    attempts: int = 0
-    first_token_s: float | None = None
-    settled: bool = False
-    claim: Claim | None = None  # the request's Idempotency-Key
+    def __init__(
+        self,
+        parts: Parts,
+        principal: Principal,
+        model: Model,
+        price: Price,
+        permit: Permit,
+        streamed: bool,
+        started_s: float,
+        opened_s: float,
+        claim: Claim | None,  # the request's Idempotency-Key
+    ) -> None:
+        self.parts = parts
+        self.principal = principal
+        self.model = model
+        self.price = price
+        self.permit = permit
+        self.streamed = streamed
+        self.started_s = started_s
+        self.opened_s = opened_s
+        self.claim = claim
+        self.way: Way | None = None  # the last one tried
+        self.attempts = 0
+        self.first_token_s: float | None = None
+        self.settled = False
 
     def open(self) -> None:
         """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
@@ -88,8 +100,11 @@ class Bill(Struct, eq=False):
         variance, because an upstream counted more than the hold covers."""
         way = self.way
         assert way is not None, "what was delivered came from somewhere"
-        charge = metering.cost(usage, self.price)
-        cost = metering.cost(usage, way.candidate.costs.at(self.started_s))
+        details = usage.prompt_tokens_details
+        prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, details.cached_tokens
+        written = details.cache_write_tokens or 0
+        charge = metering.amount(prompt, completion, cached, written, self.price)
+        cost = metering.amount(prompt, completion, cached, written, way.candidate.costs.at(self.started_s))
         held = self.permit.held_nanousd
         if charge <= held:
             return charge, cost, 0

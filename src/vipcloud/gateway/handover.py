@@ -40,9 +40,10 @@ from vipcloud.http.server import HTTPServer
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Settled
+from vipcloud.limits.caps import Caps, Counts
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.local import LocalGuard
-from vipcloud.limits.rules import DAY_S, Ask, Caps, Counts, Limits, Meter, Standing
+from vipcloud.limits.rules import DAY_S, Ask, Limits, Meter, Standing
 from vipcloud.money import NanoUSD, PicoUSDPerToken
 
 ANSWER_S = 10.0  # for the other end
@@ -97,7 +98,7 @@ class More(Struct, tag="more", array_like=True):
 
     serial: int
     purses: list[HandedPurse]
-    ask: Ask
+    ask: tuple[NanoUSD, PicoUSDPerToken, int, int]  # what an `Ask` is made of
     day: int
     held_nanousd: NanoUSD
     held_tokens: int
@@ -203,7 +204,9 @@ class RelayedGuard:
         self._serial += 1
         self._idle.clear()
         self._asked[self._serial] = _Extension(permit, permit.held_nanousd, tokens, refused)
-        figures = permit.ask, permit.day, permit.held_nanousd, permit.held_tokens, permit.output_tokens
+        ask = permit.ask
+        asked = ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
+        figures = asked, permit.day, permit.held_nanousd, permit.held_tokens, permit.output_tokens
         self._send(More(self._serial, handed_purses(permit), *figures, tokens))
 
     async def rehold(self, permit: Permit, ask: Ask) -> None:
@@ -396,7 +399,7 @@ class Successor:
 
     async def _more(self, parts: Parts, asked: More) -> None:
         permit = permit_of("", [], asked.purses, asked.held_nanousd, asked.day)
-        permit.ask, permit.held_tokens, permit.output_tokens = asked.ask, asked.held_tokens, asked.output_tokens
+        permit.ask, permit.held_tokens, permit.output_tokens = Ask(*asked.ask), asked.held_tokens, asked.output_tokens
         parts.guard.extend(permit, asked.tokens, lambda: None)
         await parts.guard.flushed()
         for purse in asked.purses:

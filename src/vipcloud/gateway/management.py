@@ -30,8 +30,9 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.turns import Turns
 from vipcloud.ledger import reports
 from vipcloud.ledger.store import KeySpending
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.guard import Subject
-from vipcloud.limits.rules import Ask, Caps, Limits, Meter
+from vipcloud.limits.rules import Ask, Limits, Meter
 from vipcloud.money import NanoUSD, PicoUSDPerToken, parse_usd
 from vipcloud.storage import engine as storage
 

@@ -7,9 +7,8 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 import asyncio
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
 from vipcloud.accounts.directory import Principal, Terms
+from vipcloud.accounts.rules import key_hash
 from vipcloud.dialects import requests
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.errors import (
@@ -34,6 +33,7 @@ from vipcloud.gateway.rescue import Rescue
 from vipcloud.gateway.tries import serve_by
 from vipcloud.gateway.upstreams import AttemptFailed, Pool, Way
 from vipcloud.http.addresses import client_address
+from vipcloud.http.server import Exchange
 from vipcloud.ledger.journal import JournalError
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
@@ -61,8 +61,9 @@ async def chat(call: Call, parts: Parts) -> None:
     if headers.get(b"idempotency-key") and call.claim is None:
         await chat_once(call, parts)
         return
-    token = bearer(headers)
-    principal = parts.directory.lookup(token) or await parts.directory.authenticate(token)
+    principal = known_caller(exchange, parts)
+    if principal is None:
+        principal = await parts.directory.authenticate(bearer(headers))
     await complete(call, parts, principal, parts.tiers.subject(principal))
 
 
@@ -78,36 +79,22 @@ async def chat_demo(call: Call, parts: Parts, demo: Demo) -> None:
 async def complete(call: Call, parts: Parts, principal: Principal, subject: Subject, demo: Demo | None = None) -> None:
     """A known caller's request, from its body to its settlement."""
     exchange = call.exchange
+    refused: GatewayError | None = None
     try:
-        if parts.pulse.high:
-            parts.pulse.check(principal.account.tier)
-        body = exchange.whole
-        if body is None:
-            body = await exchange.body()
-        request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
-        if demo is not None:
-            demo.restrict(request, len(body))
-        rescue = Rescue.of(exchange.headers.get(b"x-vipcloud-rescue"), request)
-        started_s = parts.clock.wall_s()
-        others: Iterator[ChatRequest] = _NO_OTHERS
-        if request.models is None:
-            offer = find_offer(call, parts, principal, request, started_s, len(body))
-        else:
-            others = iter(wishes.by_model(request))
-            offer = first_offer(call, parts, principal, others, started_s, len(body))
-        permit = await admit(call, parts, subject, offer, started_s)
+        attempt, others = await admitted(call, parts, principal, subject, demo)
     except GatewayError as error:
+        refused = error
+    if refused is not None:
         call.tier = principal.account.tier
-        if not isinstance(error, Overloaded):
+        if not isinstance(refused, Overloaded):
             await tell_standing(call, parts, subject)
-        raise
-    bill = open_bill(parts, principal, offer, permit, started_s, claim=call.claim)
-    attempt = Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue)
+        raise refused
+    bill = attempt.bill
     try:
         if others is _NO_OTHERS:
             await serve(attempt)
         else:
-            await serve_listed(attempt, others, len(body))
+            await serve_listed(attempt, others)
     except GatewayError as error:
         bill.settle("upstream_failed", error_code=error.code)
         call.tier, call.model = principal.account.tier, bill.model.id
@@ -120,6 +107,32 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
             if bill.way is not None:  # else no upstream is at work: none was asked, or another model is about to be
                 attempt.lose()
             bill.settle(call.cut_by if exchange.interrupted else "client_gone" if exchange.gone else "fault")
+
+
+async def admitted(
+    call: Call, parts: Parts, principal: Principal, subject: Subject, demo: Demo | None
+) -> tuple[Attempt, Iterator[ChatRequest]]:
+    """The first attempt, held and billed for, and what else the caller would have. Raises what refuses the request."""
+    exchange = call.exchange
+    if parts.pulse.high:
+        parts.pulse.check(principal.account.tier)
+    body = exchange.whole
+    if body is None:
+        body = await exchange.body()
+    request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
+    if demo is not None:
+        demo.restrict(request, len(body))
+    rescue = Rescue.of(exchange.headers.get(b"x-vipcloud-rescue"), request)
+    started_s = parts.clock.wall_s()
+    others: Iterator[ChatRequest] = _NO_OTHERS
+    if request.models is None:
+        offer = find_offer(call, parts, principal, request, started_s, len(body))
+    else:
+        others = iter(wishes.by_model(request))
+        offer = first_offer(call, parts, principal, others, started_s, len(body))
+    permit = await admit(call, parts, subject, offer, started_s)
+    bill = open_bill(parts, principal, offer, permit, started_s, claim=call.claim)
+    return Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue), others
 
 
 async def chat_once(call: Call, parts: Parts) -> None:
@@ -156,6 +169,30 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes:
     return token.strip()
 
 
+def known_caller(exchange: Exchange, parts: Parts) -> Principal | None:
+    """Whose key this is, if the directory knows it. Raises Unauthenticated as `bearer` does.
+
+    A connection mostly sends one key, so its hash stays with the connection: it costs as much as all else of this.
+    """
+    authorization = exchange.headers.get(b"authorization")
+    connection = exchange.connection
+    note = connection.note
+    if isinstance(note, SentKey) and note.authorization == authorization:
+        return parts.directory.known(note.key_hash)
+    hashed = key_hash(bearer(exchange.headers))
+    if authorization is not None:
+        connection.note = SentKey(authorization, hashed)
+    return parts.directory.known(hashed)
+
+
+class SentKey:
+    """An Authorization header as it was sent, and what is stored of its key."""
+
+    def __init__(self, authorization: bytes, key_hash: bytes) -> None:
+        self.authorization = authorization
+        self.key_hash = key_hash
+
+
 def check_terms(call: Call, parts: Parts, terms: Terms, model: str | None = None) -> None:
     """That a key may be used from where it is, and for `model`. Raises Forbidden, ModelNotFound."""
     if terms.networks:
@@ -187,15 +224,18 @@ async def tell_standing(call: Call, parts: Parts, subject: Subject) -> None:
         call.head += _DAY % (standing.day_limit, standing.day_remaining, whole_seconds(seconds_to_midnight(now_s)))
 
 
-class Offer(Struct, eq=False):
+class Offer:
     """What would serve `request`, at which price, and what it may cost at most."""
 
-    request: ChatRequest
-    model: Model
-    pool: Pool
-    form: Form | None
-    price: Price
-    ask: Ask
+    def __init__(
+        self, request: ChatRequest, model: Model, pool: Pool, form: Form | None, price: Price, ask: Ask
+    ) -> None:
+        self.request = request
+        self.model = model
+        self.pool = pool
+        self.form = form
+        self.price = price
+        self.ask = ask
 
 
 def find_offer(
@@ -275,7 +315,7 @@ def open_bill(
 ) -> Bill:
     """The request's bill. Raises Unavailable while the journal cannot be written: nothing may be served unrecorded."""
     streamed, opened_s = offer.request.stream is True, parts.clock.monotonic_s()
-    bill = Bill(parts, principal, offer.model, offer.price, permit, streamed, started_s, opened_s, claim=claim)
+    bill = Bill(parts, principal, offer.model, offer.price, permit, streamed, started_s, opened_s, claim)
     try:
         bill.open()
     except JournalError as error:
@@ -284,27 +324,29 @@ def open_bill(
     return bill
 
 
-async def serve_listed(attempt: Attempt, others: Iterator[ChatRequest], body_bytes: int) -> None:
+async def serve_listed(attempt: Attempt, others: Iterator[ChatRequest]) -> None:
     """Serve by the model at hand and, as long as nothing was delivered, by the next that the caller lists.
 
     Each is priced and held for before it is asked. Raises what became of the first one.
     """
-    loop, first = asyncio.get_running_loop(), None
+    loop = asyncio.get_running_loop()
+    body_bytes = len(attempt.call.exchange.whole or b"")
+    first: GatewayError | None = None
     while True:
         try:
             await serve(attempt)
         except GatewayError as error:
-            first = first or error
             if attempt.delivered:
                 raise
-            following = None
-            while following is None and loop.time() < attempt.total_deadline and (request := next(others, None)):
-                following = await change_model(attempt, request, body_bytes)
-            if following is None:
-                raise first from None
-            attempt = following
+            first = first or error
         else:
             return
+        following = None
+        while following is None and loop.time() < attempt.total_deadline and (request := next(others, None)):
+            following = await change_model(attempt, request, body_bytes)
+        if following is None:
+            raise first
+        attempt = following
 
 
 async def change_model(attempt: Attempt, request: ChatRequest, body_bytes: int) -> Attempt | None:
@@ -348,9 +390,12 @@ async def serve(attempt: Attempt) -> None:
         if way is None:
             raise upstreams.unserved(pool)
         attempt.spare = len(pool.ways) > 1 and upstreams.spare(pool, (way,))
+        failed: AttemptFailed | None = None
         try:
             await serve_by(attempt, way)
-        except AttemptFailed as failed:
+        except AttemptFailed as error:
+            failed = error
+        if failed is not None:
             await serve_again(attempt, way, failed)
     except asyncio.CancelledError:
         attempt.settle_said(call.cut_by)

@@ -38,7 +38,7 @@ class Pulse:
         self._late: deque[float] = deque(maxlen=settings.beats_in_row)
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.lags_ms = Buckets.of(LAG_MS)
+        self.lags_ms = Buckets(LAG_MS)
         self.lag_s = 0.0
         self.high = False
 

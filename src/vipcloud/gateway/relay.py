@@ -6,7 +6,6 @@ idle time-out, and none before the first token: an upstream's keep-alives do not
 """
 
 import asyncio
-from typing import Any
 
 from vipcloud.errors import GatewayError, UpstreamFailed, UpstreamInterrupted, UpstreamTimeout
 from vipcloud.gateway.bill import Bill
@@ -126,8 +125,19 @@ class BufferingRelay(StreamRelay):
 
     __slots__ = ("_bytes_left", "_parts")
 
-    def __init__(self, *arguments: Any, bytes_max: int, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(
+        self,
+        call: Call,
+        bill: Bill,
+        response: Response,
+        translator: StreamTranslator,
+        *,
+        idle_s: float,
+        ping_s: float,
+        total_deadline: float,
+        bytes_max: int,
+    ) -> None:
+        super().__init__(call, bill, response, translator, idle_s=idle_s, ping_s=ping_s, total_deadline=total_deadline)
         self._parts: list[bytes] = []
         self._bytes_left = bytes_max
 

@@ -10,8 +10,6 @@ nobody else counted it; of a buffered one what the try that came through used. T
 
 from typing import Literal
 
-from msgspec import Struct
-
 from vipcloud.dialects.openai import ChatRequest, PlainChat, Usage
 from vipcloud.errors import BadRequest, GatewayError
 from vipcloud.metering import estimate
@@ -22,16 +20,17 @@ from vipcloud.providers.usage import Delivered, TextSize
 MODES: dict[bytes, Literal["continue", "buffer"]] = {b"continue": "continue", b"buffer": "buffer"}
 
 
-class Rescue(Struct, eq=False):
+class Rescue:
     """What a caller asked for, and what has been delivered by tries that broke off.
 
     `plain`: text alone, without tools, other choices, or anything that has to be watched across the seam.
     """
 
-    mode: Literal["continue", "buffer"]
-    plain: bool
-    said: str = ""
-    broken: int = 0
+    def __init__(self, mode: Literal["continue", "buffer"], plain: bool) -> None:
+        self.mode = mode
+        self.plain = plain
+        self.said = ""
+        self.broken = 0
 
     @classmethod
     def of(cls, header: bytes | None, request: ChatRequest) -> "Rescue | None":

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
-
-from vipcloud.dialects import replies, requests
+from vipcloud.dialects import chunks, replies, requests
+from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import ChatRequest, PlainChat
-from vipcloud.dialects.replies import ChunkWriter
 from vipcloud.errors import (
     GatewayError,
     UpstreamFailed,
@@ -70,9 +68,9 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     bytes_max = parts.settings.gateway.reply_bytes_max
     try:
         payload = response.read_now(bytes_max) or await response.read(bytes_max)
-    except ClientError as error:
+    except ClientError as cut:
         attempt.lose()
-        raise broken(error, way) from error
+        raise broken(cut, way) from cut
     finally:
         response.abort()
     answered_s = parts.clock.monotonic_s()
@@ -107,7 +105,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
     if bill.streamed:
         await attempt.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
-        attempt.call.send_last(replies.encode_as_stream(answer, include_usage=asks_for_usage(request)))
+        attempt.call.send_last(chunks.encode_as_stream(answer, include_usage=asks_for_usage(request)))
     else:
         bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
         attempt.call.send_last(replies.encode_reply(answer))
@@ -205,13 +203,14 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         raise faults.failed(failure)
 
 
-class Faults(Struct, eq=False):
+class Faults:
     """Errors that an upstream reports inside an answer of status 200, with what they say about our account."""
 
-    upstreams: Upstreams
-    way: Way
-    key: UpstreamKey
-    reported: AttemptFailed | None = None
+    def __init__(self, upstreams: Upstreams, way: Way, key: UpstreamKey) -> None:
+        self.upstreams = upstreams
+        self.way = way
+        self.key = key
+        self.reported: AttemptFailed | None = None
 
     def classify(self, payload: dict[str, Any]) -> failures.Failure:
         failure = self.upstreams.meaning(self.way, payload)

@@ -20,8 +20,9 @@ from vipcloud.clock import Clock
 from vipcloud.errors import GatewayError, InsufficientCredit
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.store import LedgerError
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.guard import Guard, Permit, Subject
-from vipcloud.limits.rules import Ask, Caps
+from vipcloud.limits.rules import Ask
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 from vipcloud.storage import engine as storage
 

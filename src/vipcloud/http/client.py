@@ -27,7 +27,6 @@ from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
-from msgspec import Struct
 
 from vipcloud.errors import GatewayError
 from vipcloud.http.deadlines import NEVER, Deadlines
@@ -87,22 +86,36 @@ def split_url(url: str) -> tuple[Address, str]:
     return Address(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-class Response(Struct, eq=False):
-    """An answer whose head has come."""
+class Response:
+    """An answer whose head has come.
 
-    connection: "Connection"
-    status: int
-    raw_headers: dict[bytes, bytes]  # names as they were sent; of a `unix` origin, repeated ones on lines of their own
-    complete: bool = False
-    error: Exception | None = None
-    parts: list[bytes] = []  # of the body, as long as there is no sink
-    sink: Callable[[bytes], object] | None = None
-    waiter: asyncio.Future[None] | None = None  # what `pipe` waits for
+    `raw_headers` is kept of a `unix` origin only: names as they were sent, repeated ones on lines of their own. Of any
+    other it is `raw_head`: what is not wanted of an upstream, and that is nearly always all of it, need not be taken
+    apart. `parts` are of the body, as long as there is no sink.
+    """
+
+    def __init__(self, connection: "Connection", status: int, raw_head: bytes, raw_headers: dict[bytes, bytes]) -> None:
+        self.connection = connection
+        self.status = status
+        self.raw_head = raw_head
+        self.raw_headers = raw_headers
+        self.complete = False
+        self.error: Exception | None = None
+        self.parts: list[bytes] = []
+        self.sink: Callable[[bytes], object] | None = None
+        self.waiter: asyncio.Future[None] | None = None  # what `pipe` waits for
 
     @property
     def headers(self) -> dict[bytes, bytes]:
         """With lower-case names; of repeated ones, the last."""
-        return {name.lower(): value for name, value in self.raw_headers.items()}
+        if self.raw_headers:
+            return {name.lower(): value for name, value in self.raw_headers.items()}
+        found: dict[bytes, bytes] = {}
+        for line in self.raw_head.split(b"\r\n")[1:]:
+            name, colon, value = line.partition(b":")
+            if colon:
+                found[name.lower()] = value.strip(b" \t")
+        return found
 
     def read_now(self, bytes_max: int) -> bytes | None:
         """The whole body if all of it has come, as that of a short answer mostly has with its head; else None.
@@ -206,27 +219,10 @@ def _body_too_large(bytes_max: int) -> ResponseInvalid:
     return ResponseInvalid(f"the reply is above {bytes_max} bytes")
 
 
-class Connection(asyncio.BufferedProtocol):
-    """One connection to an origin; carries one request at a time."""
+class Connection:
+    """One connection to an origin; carries one request at a time. A protocol as the server's are."""
 
-    __slots__ = (
-        "_head_bytes",
-        "_head_waiter",
-        "_headers",
-        "_loop",
-        "_parser",
-        "_parts",
-        "_paused",
-        "_transport",
-        "_view",
-        "closed",
-        "deadline",
-        "on_body",
-        "on_header",
-        "origin",
-        "phase",
-        "response",
-    )
+    __deletable__ = ("_parser",)  # of attributes, for mypyc
 
     def __init__(self, origin: "Origin") -> None:
         self.origin = origin
@@ -239,19 +235,22 @@ class Connection(asyncio.BufferedProtocol):
         self.phase = ""
         self._head_waiter: asyncio.Future[Response] | None = None
         self._head_bytes = 0  # of a head that is not complete
+        self._reads: list[bytes] = []  # since the request, as long as its head is not complete
+        self._interim = 0  # heads of answers with status 1xx among them
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._paused = False
-        # Two of llhttp's callbacks are functions written in C: they run for every line and every part.
-        self.on_header = self._add_header if origin.address.scheme == "unix" else self._headers.__setitem__
-        self.on_body = self._parts.append
+        if origin.address.scheme == "unix":
+            self.on_header = self._add_header  # without it llhttp's wrapper makes nothing of header lines
+        self.on_body = self._parts.append  # a function written in C: it runs for every part
         self._parser = httptools.HttpResponseParser(self)
 
     # --- used by Origin and Response
 
     def ask(self, data: bytes, deadline: float, phase: str) -> "asyncio.Future[Response]":
         """Write one request. Its Response, when the head has come, or a ClientError. `give_up` goes with it."""
-        self._head_bytes = 0
+        self._head_bytes = self._interim = 0
+        self._reads.clear()
         self.phase = phase
         self.deadline = deadline
         waiter: asyncio.Future[Response] = self._loop.create_future()
@@ -311,10 +310,20 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> bytearray:
         return self.origin.buffer
 
+    def data_received(self, data: bytes) -> None:
+        """For asyncio's own loop, which knows a protocol with a buffer by its birth only."""
+        buffer = self.origin.buffer
+        for start in range(0, len(data), len(buffer)):
+            part = data[start : start + len(buffer)]
+            buffer[: len(part)] = part
+            self.buffer_updated(len(part))
+
     def buffer_updated(self, nbytes: int) -> None:
         if self._head_waiter is None and self.response is None:
             self.fail(ResponseInvalid("the peer sent bytes that nobody asked for"))
             return
+        if self._head_waiter is not None:
+            self._reads.append(bytes(self._view[:nbytes]))
         try:
             self._parser.feed_data(self._view[:nbytes])
         except httptools.HttpParserCallbackError as error:
@@ -372,9 +381,10 @@ class Connection(asyncio.BufferedProtocol):
         status = self._parser.get_status_code()
         waiter = self._head_waiter
         if status < 200 or waiter is None:
+            self._interim += 1
             return
         self._head_waiter = None
-        response = self.response = Response(self, status, self._headers.copy())
+        response = self.response = Response(self, status, self._take_head(), self._headers.copy())
         if not waiter.done():
             waiter.set_result(response)
 
@@ -406,6 +416,16 @@ class Connection(asyncio.BufferedProtocol):
             response.end()
 
     # --- inside
+
+    def _take_head(self) -> bytes:
+        """The head that has just come, out of what was read."""
+        read = b"".join(self._reads)  # of one part it makes no copy
+        self._reads.clear()
+        begin = 0
+        for _ in range(self._interim):
+            begin = read.find(b"\r\n\r\n", begin) + 4
+        self._interim = 0
+        return read[begin : read.find(b"\r\n\r\n", begin)]
 
     def _add_header(self, name: bytes, value: bytes) -> None:
         """Our own console may set several cookies in one answer; of upstreams nothing that repeats is of use."""
@@ -596,26 +616,29 @@ class Origin:
 
     async def _open(self) -> Connection:
         """A new connection, in the place that the caller has taken for it."""
-        connection: Connection | None = None
         try:
             connection = await self._connect()
-        finally:
+        except BaseException:
             self._opening -= 1
-            if connection is None:
-                self._invite()
+            self._invite()
+            raise
+        self._opening -= 1
         self._connections.add(connection)
         self._deadlines.add(connection)
         return connection
+
+    def _protocol(self) -> asyncio.BufferedProtocol:
+        return cast("asyncio.BufferedProtocol", Connection(self))
 
     async def _connect(self) -> Connection:
         address, loop = self.address, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 if address.scheme == "unix":
-                    _, connection = await loop.create_unix_connection(lambda: Connection(self), address.host)
+                    _, protocol = await loop.create_unix_connection(self._protocol, address.host)
                 else:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self),
+                    _, protocol = await loop.create_connection(
+                        self._protocol,
                         address.host,
                         address.port,
                         ssl=self._tls,
@@ -623,8 +646,9 @@ class Origin:
                     )
         except TimeoutError as error:
             raise TimedOut("connect") from error
-        except OSError as error:  # ssl.SSLError is one
-            raise ConnectFailed(str(error)) from error
+        except OSError as refused:  # ssl.SSLError is one
+            raise ConnectFailed(str(refused)) from refused
+        connection = cast("Connection", protocol)
         if self._closed:
             connection.abort()
         if connection.closed:

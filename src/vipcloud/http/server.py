@@ -24,13 +24,12 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from typing import cast
+from typing import Any, cast
 
 import httptools
 import structlog
-from msgspec import Struct
 
 from vipcloud.errors import (
     BadRequest,
@@ -44,6 +43,7 @@ from vipcloud.errors import (
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
 from vipcloud.http.headers import STATUS_LINES, header_block
+from vipcloud.http.heads import Head, cut
 from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ServerSettings
 
@@ -64,37 +64,46 @@ _RARE = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))  # a r
 log = structlog.get_logger(__name__)
 
 
-class Exchange(Struct, eq=False):
+class Exchange:
     """One request and its answer; it writes to its connection's transport by itself.
 
     `headers` has lower-case names; repeated ones are joined with a comma, and white space after a value stays.
-    `target` is the request target as sent.
+    `target` is the request target as sent; `received_s` is the loop's time when the head was complete.
     Answer either with `respond`, or with `start`, any number of `write`, and `finish`.
     """
 
-    connection: "Connection"
-    method: str
-    target: bytes
-    headers: dict[bytes, bytes]
-    received_s: float  # the loop's time when the head was complete
-    keep_alive: bool
-    version: str = "1.1"
-    state: object = None  # for the application: what it knows of this exchange
-    fault: GatewayError | None = None
-    started: bool = False  # the status line has been sent
-    finished: bool = False  # the whole answer has been sent
-    gone: bool = False  # the client has left
-    interrupted: bool = False  # the server is going down and the drain limit is reached
-    chunked: bool = False  # the answer
-    chunked_body: bool = False
-    expects_continue: bool = False
-    whole: bytes | None = None  # the body, once all of it has come: `body` without a task switch
-    late: bool = False  # the body did not come whole in one read with the end of the head, or is not to be taken
-    body_bytes: int = 0  # of a late body: how much has come
-    parts: list[bytes] = []
-    waiter: asyncio.Future[None] | None = None
-    on_pause: Callable[[], None] | None = None
-    on_resume: Callable[[], None] | None = None
+    def __init__(
+        self,
+        connection: "Connection",
+        method: str,
+        target: bytes,
+        headers: dict[bytes, bytes],
+        received_s: float,
+        keep_alive: bool,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.received_s = received_s
+        self.keep_alive = keep_alive
+        self.version = "1.1"
+        self.state: object = None  # for the application: what it knows of this exchange
+        self.fault: GatewayError | None = None
+        self.started = False  # the status line has been sent
+        self.finished = False  # the whole answer has been sent
+        self.gone = False  # the client has left
+        self.interrupted = False  # the server is going down and the drain limit is reached
+        self.chunked = False  # the answer
+        self.chunked_body = False
+        self.expects_continue = False
+        self.whole: bytes | None = None  # the body, once all of it has come: `body` without a task switch
+        self.late = False  # the body did not come whole in one read with the end of the head, or is not to be taken
+        self.body_bytes = 0  # of a late body: how much has come
+        self.parts: list[bytes] = []
+        self.waiter: asyncio.Future[None] | None = None
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
 
     @property
     def path(self) -> str:
@@ -272,10 +281,13 @@ class HTTPServer:
         """Listen; the port, which is the system's choice if `port` is 0. Raises OSError."""
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=self.settings.backlog, reuse_address=True
+            self._connection, host, port, backlog=self.settings.backlog, reuse_address=True
         )
         self._listening.append(listening)
-        return int(listening.sockets[0].getsockname()[1])
+        return int(_sockets(listening)[0].getsockname()[1])
+
+    def _connection(self) -> asyncio.BufferedProtocol:
+        return cast("asyncio.BufferedProtocol", Connection(self))
 
     async def adopt(self, sockets: list[socket.socket], connections: list[socket.socket]) -> int:
         """Listen on sockets that listen already, with whoever waits there, and go on with connections that are open.
@@ -285,17 +297,17 @@ class HTTPServer:
         loop, backlog = asyncio.get_running_loop(), self.settings.backlog
         self.draining = False
         for each in sockets:
-            self._listening.append(await loop.create_server(lambda: Connection(self), sock=each, backlog=backlog))
+            self._listening.append(await loop.create_server(self._connection, sock=each, backlog=backlog))
         for each in connections:
             try:
-                await loop.connect_accepted_socket(lambda: Connection(self), each)
+                await loop.connect_accepted_socket(self._connection, each)
             except OSError:
                 each.close()  # its client has left
         return int(sockets[0].getsockname()[1])
 
     def release(self) -> list[socket.socket]:
         """Stop listening. Who comes waits in these sockets for who adopts them; who has come is served as before."""
-        copies = [os.dup(each.fileno()) for listening in self._listening for each in listening.sockets]
+        copies = [os.dup(each.fileno()) for listening in self._listening for each in _sockets(listening)]
         for listening in self._listening:
             listening.close()
         self._listening.clear()
@@ -371,47 +383,19 @@ class HTTPServer:
             self.emptied.set()
 
 
-class Connection(asyncio.BufferedProtocol):
-    """One client's connection: parses requests, runs them one after the other, writes their answers."""
+class Connection:
+    """One client's connection: parses requests, runs them one after the other, writes their answers.
 
-    __slots__ = (
-        "_bare_bytes",
-        "_ended",
-        "_fault",
-        "_head_bytes",
-        "_headers",
-        "_lingering",
-        "_loop",
-        "_parser",
-        "_parts",
-        "_paused_reading",
-        "_paused_writing",
-        "_raw_bytes",
-        "_receiving",
-        "_receiving_since_s",
-        "_repeated",
-        "_replaying",
-        "_stall_bytes",
-        "_stall_deadline",
-        "_transport",
-        "_url",
-        "_view",
-        "_waiting",
-        "_wake",
-        "_writable",
-        "deadline",
-        "exchange",
-        "on_body",
-        "on_url",
-        "peer",
-        "server",
-        "task",
-    )
+    An `asyncio.BufferedProtocol` by its methods, not by birth: compiled, it could not be a class of its own otherwise.
+    """
+
+    __deletable__ = ("_parser",)  # of attributes, for mypyc
 
     def __init__(self, server: HTTPServer) -> None:
         self.server = server
         self.exchange: Exchange | None = None  # the one being answered
         self.deadline = NEVER
+        self.note: object = None  # for the application: what it knows of this connection
         self.peer = ""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
@@ -430,6 +414,10 @@ class Connection(asyncio.BufferedProtocol):
         self._url: list[bytes] = []  # of the head, and the part of the body, that the parser is at
         self._parts: list[bytes] = []
         self._replaying = False
+        self._head: Head | None = None  # which came twice in a row
+        self._former_head = 0  # the hash of the last one that was parsed
+        self._first_bytes = 0  # of a read that begins with a head, until the parser has found it
+        self._clean = True  # nothing is between the last request and the next, not even a line break
         self._ended = False  # the client has sent its end of file
         self._lingering = False
         self._paused_reading = False
@@ -475,9 +463,30 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> bytearray:
         return self.server.buffer
 
+    def data_received(self, data: bytes) -> None:
+        """For asyncio's own loop, which knows a protocol with a buffer by its birth only."""
+        buffer = self.server.buffer
+        for start in range(0, len(data), len(buffer)):
+            part = data[start : start + len(buffer)]
+            buffer[: len(part)] = part
+            self.buffer_updated(len(part))
+
     def buffer_updated(self, nbytes: int) -> None:
         if self._lingering:
             return
+        if self._clean and self.exchange is None and not self._head_bytes and self._receiving is None:
+            head = self._head
+            if head is not None and (size := head.begins(self.server.buffer, nbytes)):
+                # A whole request whose head has come before: what the parser would find in it is known.
+                received_s = self._loop.time()
+                exchange = Exchange(self, head.method, head.target, head.headers_now(), received_s, keep_alive=True)
+                exchange.whole = bytes(self._view[size:nbytes])
+                self._start(exchange)
+                return
+            self._first_bytes = nbytes
+        self._parse(nbytes)
+
+    def _parse(self, nbytes: int) -> None:
         data = self._view[:nbytes]
         try:
             self._parser.feed_data(data)
@@ -487,6 +496,8 @@ class Connection(asyncio.BufferedProtocol):
             self._feed(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse_malformed(error)
+        self._first_bytes = 0
+        self._clean = self.server.buffer[nbytes - 1] not in b"\r\n"
         if self._head_bytes or self._receiving is not None:
             self._end_read(nbytes)
 
@@ -586,6 +597,21 @@ class Connection(asyncio.BufferedProtocol):
                 exchange.late = True
                 exchange.fault = fault
                 exchange.keep_alive = False
+        elif self._first_bytes:
+            self._remember(exchange)
+        self._start(exchange)
+
+    def _remember(self, exchange: Exchange) -> None:
+        """Keep what the parser has found in this head, if it is the one of the request before."""
+        parts = cut(self.server.buffer, self._first_bytes)
+        self._first_bytes = 0
+        if parts is None or not exchange.keep_alive:
+            return
+        former, self._former_head = self._former_head, hash(parts)
+        if former == self._former_head:
+            self._head = Head(*parts, exchange.method, exchange.target, exchange.headers)
+
+    def _start(self, exchange: Exchange) -> None:
         wake = self._wake
         if wake is None:
             self._run(exchange)
@@ -826,12 +852,12 @@ class Connection(asyncio.BufferedProtocol):
             if len(self._waiting) >= self.server.settings.pipelined_max:
                 self._pause_reading()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange | None) -> None:
         """Answer the connection's requests one after the other. One task for all: a new one costs more than a wait."""
         server, loop = self.server, self._loop
         handler, keepalive_timeout_s = server.handler, server.settings.keepalive_timeout_s
         try:
-            while True:
+            while exchange is not None:
                 try:
                     if exchange.fault is None:
                         await handler(exchange)
@@ -847,7 +873,7 @@ class Connection(asyncio.BufferedProtocol):
                 exchange.state = None  # what the application keeps may point back: a cycle would outlive the request
                 if exchange.keep_alive and not self._waiting and not server.draining:
                     self.exchange = None
-                    del exchange  # an idle connection keeps no body
+                    exchange = None  # an idle connection keeps no body
                     if self._head_bytes or self._paused_reading or self._paused_writing:
                         self._rest()
                     else:
@@ -855,11 +881,9 @@ class Connection(asyncio.BufferedProtocol):
                     wake = self._wake = loop.create_future()
                     exchange = await wake
                 else:
-                    following = self._advance(exchange)
-                    if following is None:
-                        return
-                    exchange = following
-                    await self.writable()
+                    exchange = self._advance(exchange)
+                    if exchange is not None:
+                        await self.writable()
         except asyncio.CancelledError:
             running = self.exchange
             if running is not None and running.interrupted and running.finished:
@@ -991,6 +1015,12 @@ class Connection(asyncio.BufferedProtocol):
         if self.exchange is not None and self.task is not None:
             self.exchange.interrupted = True
             self.task.cancel()
+
+
+def _sockets(listening: asyncio.Server) -> Sequence[socket.socket]:
+    """uvloop's are a list, asyncio's a tuple."""
+    sockets: Sequence[socket.socket] = cast("Any", listening).sockets
+    return sockets
 
 
 def _origin_form(target: bytes) -> bytes:

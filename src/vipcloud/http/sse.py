@@ -11,7 +11,7 @@ the stream the standard drops an event that no blank line closed; `at_end` hands
 Source: html.spec.whatwg.org/multipage/server-sent-events.html, seen 2026-11.
 """
 
-from msgspec import Struct
+from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 
@@ -24,7 +24,7 @@ class StreamTooLarge(Exception):
         self.event_bytes_max = event_bytes_max
 
 
-class NamedEvent(Struct, frozen=True):
+class NamedEvent(NamedTuple):
     """An event with an `event:` field other than the default `message`."""
 
     name: str

@@ -6,9 +6,8 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
-
-from vipcloud.limits.rules import Ask, Caps, Meter, Standing
+from vipcloud.limits.caps import Caps
+from vipcloud.limits.rules import Ask, Meter, Standing
 from vipcloud.money import NanoUSD
 
 NO_CREDIT_LIMIT = 2**62  # what a key's purse is granted: its account's credit is the limit
@@ -40,33 +39,49 @@ class Booked(NamedTuple):
     spent: dict[int, int]
 
 
-class Subject(Struct, eq=False):
+class Subject:
     """Who asks: everything it is counted by, and the purses that pay, the account's first. No purse: nothing to pay.
 
     `packed` is for a guard to keep how it sends a subject.
     """
 
-    meters: tuple[Meter, ...]
-    purses: tuple[Purse, ...] = ()
-    packed: bytes = b""
+    def __init__(self, meters: tuple[Meter, ...], purses: tuple[Purse, ...] = ()) -> None:
+        self.meters = meters
+        self.purses = purses
+        self.packed = b""
 
 
-class Permit(Struct, gc=False):
+class Permit:
     """An admission. It must be settled exactly once; `LocalGuard` asserts it."""
 
-    request_id: str
-    subject: Subject
-    ask: Ask
-    day: int  # UTC, since 1970: what its charge counts in
-    held_nanousd: NanoUSD
-    output_tokens: int  # what the credit covers, at most what was asked for
-    held_tokens: int  # how much of it is held for
-    limit_requests: int  # 0: no limit
-    remaining_requests: int
-    reset_s: float  # until the next slot of the window is free
-    day_limit: int = 0
-    day_remaining: int = 0
-    settled: bool = False
+    def __init__(
+        self,
+        request_id: str,
+        subject: Subject,
+        ask: Ask,
+        day: int,
+        held_nanousd: NanoUSD,
+        output_tokens: int,
+        held_tokens: int,
+        limit_requests: int = 0,
+        remaining_requests: int = 0,
+        reset_s: float = 0.0,
+        day_limit: int = 0,
+        day_remaining: int = 0,
+    ) -> None:
+        self.request_id = request_id
+        self.subject = subject
+        self.ask = ask
+        self.day = day  # UTC, since 1970: what its charge counts in
+        self.held_nanousd = held_nanousd
+        self.output_tokens = output_tokens  # what the credit covers, at most what was asked for
+        self.held_tokens = held_tokens  # how much of it is held for
+        self.limit_requests = limit_requests  # 0: no limit
+        self.remaining_requests = remaining_requests
+        self.reset_s = reset_s  # until the next slot of the window is free
+        self.day_limit = day_limit
+        self.day_remaining = day_remaining
+        self.settled = False
 
 
 class Guard(Protocol):

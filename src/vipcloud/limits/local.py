@@ -12,13 +12,13 @@ from typing import Literal
 
 from vipcloud.clock import Clock
 from vipcloud.errors import BudgetExceeded, GatewayError, InsufficientCredit, RateLimited
+from vipcloud.limits.caps import Counts
 from vipcloud.limits.guard import Permit, Purse, Subject
 from vipcloud.limits.rules import (
     DAY_S,
     NO_STANDING,
     WINDOW_S,
     Ask,
-    Counts,
     Limits,
     Meter,
     MeterState,
@@ -82,7 +82,7 @@ class LocalGuard:
         held = ask.hold(tokens)
         if held:
             tokens, first, held = self._hold(subject, ask, held, day)
-        permit = Permit(request_id, subject, ask, day, held, tokens, first, 0, 0, 0.0)
+        permit = Permit(request_id, subject, ask, day, held, tokens, first)
         for meter in meters:
             state = self._meters.get(meter.id)
             if state is None:

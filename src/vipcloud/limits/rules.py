@@ -8,8 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-from msgspec import Struct
-
+from vipcloud.limits.caps import Caps
 from vipcloud.money import NanoUSD, PicoUSDPerToken
 
 WINDOW_S = 60.0
@@ -21,7 +20,8 @@ JITTER_S_MAX = 5.0
 EPOCH = date(1970, 1, 1)
 
 
-class Limits(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Limits:
     """What one subject may do. 0 means no limit."""
 
     rpm: int = 0
@@ -29,7 +29,8 @@ class Limits(Struct, frozen=True, gc=False):
     concurrency: int = 0
 
 
-class Meter(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Meter:
     """Something that is counted, and its limits. `whose` ends a refusal's sentence: ` for this key`."""
 
     id: str
@@ -37,24 +38,19 @@ class Meter(Struct, frozen=True):
     whose: str = ""
 
 
-class Caps(Struct, frozen=True, gc=False):
-    """The most that may be spent per UTC day, per calendar month (UTC), and in all; None: no cap."""
-
-    daily_nanousd: int | None = None
-    monthly_nanousd: int | None = None
-    total_nanousd: int | None = None
-
-
-class Ask(Struct, frozen=True, gc=False):
+class Ask:
     """What a request may cost at most: its input, and its output per token up to `output_tokens`.
 
     With `slice_tokens` only so many tokens of output are held for at first; `Guard.extend` holds for more.
     """
 
-    input_nanousd: NanoUSD
-    output_price: PicoUSDPerToken
-    output_tokens: int
-    slice_tokens: int = 0
+    def __init__(
+        self, input_nanousd: NanoUSD, output_price: PicoUSDPerToken, output_tokens: int, slice_tokens: int = 0
+    ) -> None:
+        self.input_nanousd = input_nanousd
+        self.output_price = output_price
+        self.output_tokens = output_tokens
+        self.slice_tokens = slice_tokens
 
     def hold(self, output_tokens: int) -> NanoUSD:
         """The ceiling for an answer of up to `output_tokens`, rounded up."""
@@ -66,7 +62,8 @@ class Ask(Struct, frozen=True, gc=False):
         return slice_tokens if 0 < slice_tokens < output_tokens else output_tokens
 
 
-class Standing(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Standing:
     """Where a caller stands with its limits: of all meters, the one with the fewest requests left. Limit 0: none."""
 
     limit: int = 0
@@ -140,17 +137,6 @@ class PurseState:
                 spent = sum(amount for known, amount in self.spent.items() if first <= known <= last)
                 left = min(left, caps.monthly_nanousd - spent)
         return left - self.held_nanousd
-
-
-class Counts(Struct, frozen=True):
-    """All that a guard in memory counts, as plain values, for the guard of another process on this machine.
-
-    By meter: what was admitted in the window, requests by day, leases. By purse: what was charged, what is held, and
-    charges by day. Times are of the monotonic clock, which the processes of a machine share.
-    """
-
-    meters: dict[str, tuple[list[float], dict[int, int], dict[str, float]]]
-    purses: dict[str, tuple[int, int, dict[int, int]]]
 
 
 def affordable_tokens(ask: Ask, credit: int) -> int:

@@ -24,10 +24,11 @@ import structlog
 
 from vipcloud.clock import Clock
 from vipcloud.errors import Unavailable
+from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Away, Client
 from vipcloud.limits.guard import Booked, Permit, Purse, Subject
 from vipcloud.limits.local import CONCURRENCY_RETRY_S, LimitKind, LocalGuard, rate_limited, unaffordable
-from vipcloud.limits.rules import Ask, Caps, Standing, jittered
+from vipcloud.limits.rules import Ask, Standing, jittered
 from vipcloud.money import NanoUSD
 
 SCRIPT = files("vipcloud.limits").joinpath("admission.lua").read_bytes()

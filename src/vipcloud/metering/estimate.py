@@ -12,10 +12,9 @@ No estimate is above the bytes of its text, so a charge by estimate stays within
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
 
 from vipcloud.dialects.openai import (
     AssistantMessage,
@@ -49,7 +48,7 @@ def usage_of(prompt: TextSize, delivered: Delivered, output_tokens_max: int) -> 
     return usage.of(tokens(prompt), min(output_tokens_max, reasoning + visible), reasoning_tokens=reasoning)
 
 
-class Texts(Struct):
+class Texts(NamedTuple):
     """All that is counted of a call: what was asked, and what was delivered of the answer."""
 
     prompt: str

@@ -9,16 +9,21 @@ _PICO_PER_NANO = 1000
 
 def cost(usage: Usage, price: Price) -> NanoUSD:
     """Σ tokens × price, rounded once, down: in the customer's favour. Reasoning tokens are output."""
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
     details = usage.prompt_tokens_details
-    cached = details.cached_tokens
+    written = details.cache_write_tokens or 0
+    return amount(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens, written, price)
+
+
+def amount(prompt: int, completion: int, cached: int, written: int, price: Price) -> NanoUSD:
+    """`cost` of so many tokens, of the prompt those `cached` and those `written` to a cache."""
     assert 0 <= cached <= prompt, "cached tokens are part of the prompt"
     assert completion >= 0, "a count is not negative"
-    rates = price if price.flat else price.rates(prompt, completion)
+    flat = price.flat
+    rates = price if flat else price.rates(prompt, completion)
     picos = prompt * rates.input + completion * rates.output
     if cached:
         picos += cached * (rates.cached_input - rates.input)
-    if not price.flat and (written := details.cache_write_tokens):
+    if written and not flat:
         assert 0 < written <= prompt - cached, "tokens written to a cache are another part of it"
         picos += written * (rates.cache_write - rates.input)
     return NanoUSD(picos // _PICO_PER_NANO)

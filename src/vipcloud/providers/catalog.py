@@ -21,7 +21,8 @@ from msgspec import Meta, Struct
 from vipcloud.dialects.openai import Effort
 from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
 from vipcloud.providers import prices
-from vipcloud.providers.prices import Calendar, CalendarRow, HoursRow, PriceBook, PriceRow, TierRow
+from vipcloud.providers.price_rows import CalendarRow, HoursRow, PriceRow, TierRow
+from vipcloud.providers.prices import Calendar, PriceBook
 
 Status = Literal["live", "free", "soon"]
 Auth = Literal["bearer", "jwt"]

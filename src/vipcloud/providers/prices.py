@@ -14,19 +14,17 @@ What tokens cost is the business of `metering.rules`; nothing is multiplied with
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from math import inf
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
 
 from vipcloud.errors import SettingsError
 from vipcloud.money import PicoUSDPerToken
+from vipcloud.providers.price_rows import WEEKDAYS, CalendarRow, HoursRow, PriceRow, TierRow
 
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-
-WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH_WEEKDAY = date(1970, 1, 1).weekday()
@@ -39,56 +37,11 @@ _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(2
 _OFFSET = re.compile(r"([+-])(0\d|1[0-4]):([0-5]\d)", re.ASCII)
 
 
-# --- what a row says -----------------------------------------------------------------------------------------------
-
-
-class TierRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of all tokens of a call that has at least so many. The last tier of a list that fits decides."""
-
-    prompt_tokens_min: Annotated[int, Meta(ge=0)] = 0
-    completion_tokens_min: Annotated[int, Meta(ge=0)] = 0
-    input: str
-    output: str
-    cached_input: str | None = None
-    cache_write: str | None = None
-
-
-class HoursRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices in the hours of a calendar."""
-
-    input: str
-    output: str
-    cached_input: str | None = None
-    cache_write: str | None = None
-    tiers: tuple[TierRow, ...] = ()
-
-
-class PriceRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One version of a price: `input` and `output`, or a markup on the cost; see docs/operating.md."""
-
-    input: str | None = None
-    output: str | None = None
-    cached_input: str | None = None
-    cache_write: str | None = None
-    markup_percent: str | None = None
-    effective: Annotated[datetime, Meta(tz=True)] | None = None
-    tiers: tuple[TierRow, ...] = ()
-    hours: dict[str, HoursRow] = {}
-
-
-class CalendarRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hours of the week in a provider's time, which are not kept on holidays."""
-
-    utc_offset: str
-    weekdays: frozenset[Weekday] = frozenset(WEEKDAYS)
-    windows: Annotated[tuple[str, ...], Meta(min_length=1)]
-    holidays: frozenset[date] = frozenset()
-
-
 # --- what the rest of the house sees -------------------------------------------------------------------------------
 
 
-class Rates(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
     """Pico-dollars per token, by class. A class that a row does not name costs what `input` costs.
 
     `input_max` is the dearest of the input classes: what a token of the prompt can cost at most.
@@ -101,12 +54,17 @@ class Rates(Struct, frozen=True, kw_only=True):
     input_max: PicoUSDPerToken
 
 
-class Tier(Rates, frozen=True, kw_only=True):
+_CLASSES = tuple(field.name for field in fields(Rates))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier(Rates):
     prompt_tokens_min: int
     completion_tokens_min: int
 
 
-class Price(Rates, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price(Rates):
     """What a call costs that began while this was in force; its own rates are those below all tiers.
 
     `flat` follows from the rest and is there because every call asks: no tiers, and no own price for cache writes.
@@ -133,14 +91,15 @@ class Price(Rates, frozen=True, kw_only=True):
         if not possible:
             return self
         possible.append(self)
-        return Rates(**{name: max(getattr(one, name) for one in possible) for name in Rates.__struct_fields__})
+        return Rates(**{name: max(getattr(one, name) for one in possible) for name in _CLASSES})
 
     @property
     def free(self) -> bool:
         return not any(one.input_max or one.output for one in (self, *self.tiers))
 
 
-class Calendar(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
     """`windows` are seconds of the local day, from and until; `holidays` are days by their ordinal."""
 
     id: str
@@ -168,7 +127,8 @@ class Calendar(Struct, frozen=True, kw_only=True):
         return False, ends_s
 
 
-class Version(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
     """From `effective_s` on: the price of the first calendar in whose hours a moment falls, or else `base`."""
 
     effective_s: float
@@ -370,7 +330,7 @@ def _version(effective_s: float, base: Price, hours: list[tuple[Calendar, Price]
 def _identified(price: Price, prefix: str) -> Price:
     tiers = [[tier.prompt_tokens_min, tier.completion_tokens_min, *_amounts(tier)] for tier in price.tiers]
     digest = hashlib.sha256(msgspec.json.encode([*_amounts(price), tiers])).hexdigest()[:_VERSION_DIGITS]
-    return msgspec.structs.replace(price, version=f"{prefix}.{digest}")
+    return replace(price, version=f"{prefix}.{digest}")
 
 
 def _amounts(rates: Rates) -> list[int]:
@@ -422,7 +382,7 @@ def _raised(price: Price, percent: int) -> Price:
         factor = _PERCENT_SCALE + percent
         return _complete(*(amount * factor // _PERCENT_SCALE for amount in _amounts(rates)))
 
-    tiers = tuple(msgspec.structs.replace(tier, **raised(tier)) for tier in price.tiers)
+    tiers = tuple(replace(tier, **raised(tier)) for tier in price.tiers)
     return _made(tiers, raised(price))
 
 

@@ -1,7 +1,7 @@
 """Whole answers of upstreams in our terms, and what they share with streamed ones (`stream`).
 
 Theory of operation. A body or event is decoded into structs that hold only what we pass on, so vendors' own keys are
-gone by construction. There are three readings, each for what the one before refuses:
+gone by construction (`wire`). There are three readings, each for what the one before refuses:
 
     `_TextReply`, `_PlainChunk`  one choice of text, and nothing that needs a look: most replies and chunks are this
     `WireReply`                  all that we pass on: calls, several choices, errors, endings of every kind
@@ -15,11 +15,12 @@ Errors inside an answer of status 200 go to a `Classify`, which knows the provid
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, UnsetType
 
 from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall
 from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, ReplyMessage
@@ -27,6 +28,16 @@ from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import call_ids, usage
 from vipcloud.providers.catalog import ORDINARY, Quirks
 from vipcloud.providers.thinking import Thinking
+from vipcloud.providers.wire import (
+    UNDECODED,
+    WireCall,
+    WireChoice,
+    WireFunction,
+    WireMessage,
+    WireReply,
+    decode_strictly,
+    decode_text_reply,
+)
 
 # Contract sheet of chat completions, finish_reason; DeepSeek, Zhipu and MiniMax pages, seen 2026-11. Any other word
 # becomes `stop`: typed clients refuse words they do not know.
@@ -67,132 +78,6 @@ Classify = Callable[[dict[str, Any]], Fault]
 
 class Malformed(ValueError):
     """Not a JSON object, by any reading."""
-
-
-# --- what upstreams send -----------------------------------------------------------------------------------------
-
-
-class WireFunction(Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class WireCall(Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: WireFunction | None = None
-
-
-class WireMessage(Struct, gc=False):
-    """A delta or a message. `reasoning` is OpenRouter's name for `reasoning_content`; MiniMax may send it as
-    `reasoning_details` only."""
-
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[WireCall] | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    function_call: WireFunction | None = None
-    reasoning_details: Any = None
-
-
-class WireChoice(Struct, gc=False):
-    """`usage` inside the choice is Moonshot's."""
-
-    index: int | None = None
-    delta: WireMessage | None = None
-    logprobs: Any = None
-    finish_reason: str | None = None
-    message: WireMessage | None = None
-    usage: Any = None
-
-
-class WireReply(Struct, gc=False):
-    """A chunk or a whole reply. `base_resp` is MiniMax's place for errors."""
-
-    choices: list[WireChoice] | None = None
-    usage: Any = None
-    error: Any = None
-    base_resp: Any = None
-
-
-# What most upstreams send most of the time. A field of these types that stands here without being read is one that must
-# not say anything: where it does, decoding fails and `WireReply` is the next reading.
-
-_NoText = Annotated[str, Meta(max_length=0)] | None
-_NoItems = Annotated[list[Any], Meta(max_length=0)] | None
-
-
-class _NoFault(Struct, gc=False):
-    status_code: Literal[0] | None = None
-
-
-class _TextDelta(Struct, gc=False):
-    text: Annotated[str, Meta(min_length=1)] = field(name="content")
-    reasoning_content: _NoText = None
-    tool_calls: _NoItems = None
-    function_call: None = None
-    refusal: _NoText = None
-    reasoning: _NoText = None
-    reasoning_details: _NoItems = None
-
-
-class _ReasoningDelta(Struct, gc=False):
-    text: Annotated[str, Meta(min_length=1)] = field(name="reasoning_content")
-    content: _NoText = None
-    tool_calls: _NoItems = None
-    function_call: None = None
-    refusal: _NoText = None
-    reasoning: _NoText = None
-
-
-_Delta = TypeVar("_Delta")
-
-
-class _PlainChoice(Struct, Generic[_Delta], gc=False):
-    delta: _Delta
-    index: Literal[0] | None = None
-    finish_reason: Literal["", "null"] | None = None
-    logprobs: None = None
-    usage: None = None
-
-
-class _PlainChunk(Struct, Generic[_Delta], gc=False):
-    choices: Annotated[list[_PlainChoice[_Delta]], Meta(min_length=1, max_length=1)]
-    usage: None = None
-    error: None = None
-    base_resp: _NoFault | None = None
-
-
-class _TextMessage(Struct, gc=False):
-    content: Annotated[str, Meta(min_length=1)]
-    reasoning_content: str | None = None
-    tool_calls: _NoItems = None
-    function_call: None = None
-    refusal: _NoText = None
-    reasoning: _NoText = None
-    reasoning_details: Any = None
-
-
-class _TextChoice(Struct, gc=False):
-    message: _TextMessage
-    finish_reason: Literal["stop", "length"]
-    index: Literal[0] | None = None
-    logprobs: None = None
-
-
-class _TextReply(Struct, gc=False):
-    choices: Annotated[list[_TextChoice], Meta(min_length=1, max_length=1)]
-    usage: usage.Counts
-    error: None = None
-    base_resp: _NoFault | None = None
-
-
-decode_text_chunk = msgspec.json.Decoder(_PlainChunk[_TextDelta]).decode
-decode_reasoning_chunk = msgspec.json.Decoder(_PlainChunk[_ReasoningDelta]).decode
-_decode_text_reply = msgspec.json.Decoder(_TextReply).decode
-decode_strictly = msgspec.json.Decoder(WireReply).decode
-UNDECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(data: bytes) -> WireReply:
@@ -391,7 +276,7 @@ def read_reply(
     """
     if not stops and not quirks.inline_thinking:
         try:
-            text = _decode_text_reply(body)
+            text = decode_text_reply(body)
         except UNDECODED:
             pass  # more than text, or not as it should be
         else:
@@ -470,7 +355,8 @@ def _native_or_error(said: dict[str, Any], classify: Classify) -> WireReply:
     raise UpstreamFailed("The provider's answer holds no completion.")
 
 
-class _Reading(Struct):
+@dataclass(slots=True)
+class _Reading:
     """How the choices of a reply are read: what `read_reply` was told."""
 
     reply_id: str

@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import msgspec
 
-from vipcloud.dialects import replies
+from vipcloud.dialects.chunks import DONE, ChunkWriter
 from vipcloud.dialects.openai import FinishReason, Usage
-from vipcloud.dialects.replies import ChunkWriter
+from vipcloud.dialects.replies import RoleContent
 from vipcloud.errors import BadRequest, GatewayError, UpstreamFailed, UpstreamInterrupted
 from vipcloud.http import sse
 from vipcloud.providers import call_ids
@@ -37,21 +37,14 @@ from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,
     NO_NAMES,
-    UNDECODED,
     UNFINISHED,
     Classify,
     Fault,
     Malformed,
-    WireCall,
-    WireChoice,
-    WireMessage,
-    WireReply,
     broken,
     call_id,
     context_exceeded,
     decode,
-    decode_reasoning_chunk,
-    decode_text_chunk,
     details_text,
     finish_reason,
     first_stop,
@@ -63,6 +56,15 @@ from vipcloud.providers.reply import (
 )
 from vipcloud.providers.thinking import Thinking, beginning
 from vipcloud.providers.usage import Delivered, GrowingText
+from vipcloud.providers.wire import (
+    UNDECODED,
+    WireCall,
+    WireChoice,
+    WireMessage,
+    WireReply,
+    decode_reasoning_chunk,
+    decode_text_chunk,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -246,7 +248,7 @@ class StreamTranslator:
             out.append(writer.finish(self._reason(choice), index=index, usage=usage if index == last else None))
         if writer.include_usage and usage is not None:
             out.append(writer.usage_chunk(usage))
-        out.append(replies.DONE)
+        out.append(DONE)
         return b"".join(out)
 
     def _reason(self, choice: "_Choice") -> FinishReason:
@@ -370,7 +372,7 @@ class StreamTranslator:
 
     # --- text ----------------------------------------------------------------------------------------------------
 
-    def _open(self, choice: "_Choice", content: replies.RoleContent, out: list[bytes]) -> None:
+    def _open(self, choice: "_Choice", content: RoleContent, out: list[bytes]) -> None:
         """Write the role chunk, and those of the choices before: SDKs want to see them in ascending order."""
         if choice.opened:
             return

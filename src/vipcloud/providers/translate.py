@@ -18,20 +18,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
-from msgspec import Struct
 
-from vipcloud.dialects.openai import (
-    AssistantMessage,
-    ChatRequest,
-    FunctionChoice,
-    FunctionTool,
-    Message,
-    PlainChat,
-    ResponseFormat,
-)
+from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import BadRequest
 from vipcloud.providers import fitness, messages, reasoning, structured, tools
 from vipcloud.providers.catalog import Candidate, Quirks
+from vipcloud.providers.wire import Beginning, Body, PlainBody, UsageOption
 
 _USER_ID_BYTES = 16
 _NO_NAMES: Mapping[str, str] = {}
@@ -39,54 +31,7 @@ _NO_NAMES: Mapping[str, str] = {}
 _encode = msgspec.json.Encoder().encode
 
 
-class _UsageOption(Struct):
-    include_usage: bool = True
-
-
-class _Plain(Struct, omit_defaults=True):
-    """What goes upstream of a `PlainChat`, before a candidate's tail. None is "left out"."""
-
-    model: str
-    messages: list[Message]
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_completion_tokens: int | None = None
-    do_sample: bool | None = None
-    stream: bool | None = None
-    stream_options: _UsageOption | None = None
-    user_id: str | None = None
-    safety_identifier: str | None = None
-    request_id: str | None = None
-
-
-class _Body(_Plain, omit_defaults=True):
-    """The same of any other request: apart, because each field that may be there takes time to be left out."""
-
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    logit_bias: dict[str, int] | None = None
-    stop: list[str] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    n: int | None = None
-    tools: list[FunctionTool] | None = None
-    tool_choice: str | FunctionChoice | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
-    thinking_budget: int | None = None
-
-
-class _Beginning(AssistantMessage, tag="assistant", tag_field="role", omit_defaults=True):
-    """The answer so far, marked as such in the provider's way."""
-
-    prefix: bool | None = None
-    partial: bool | None = None
-
-
-_USAGE_OPTION = _UsageOption()
+_USAGE_OPTION = UsageOption()
 
 
 def encode_request(
@@ -112,7 +57,7 @@ def encode_request(
 def continued(request: PlainChat, candidate: Candidate, said: str) -> PlainChat:
     """The request whose answer goes on where `said` ends, for a candidate that `continues`."""
     assert candidate.provider.continue_field is not None, "asked only of one that can"
-    message = _Beginning(content=said)
+    message = Beginning(content=said)
     setattr(message, candidate.provider.continue_field, True)
     return msgspec.structs.replace(request, messages=[*request.messages, message])
 
@@ -128,7 +73,7 @@ def encode_suited(
     if ceiling > limit:
         ceiling = limit
     try:
-        body = (_Plain if plain else _Body)(
+        body = (PlainBody if plain else Body)(
             candidate.upstream_model, request.messages, ceiling, request.temperature, request.top_p
         )
         if not candidate.sampling_stands:
@@ -147,7 +92,7 @@ def encode_suited(
         if quirks.request_id:
             body.request_id = attempt_id
         tail = candidate.body_tail
-        if type(body) is _Body:
+        if type(body) is Body:
             tail = _set_rare(body, request, candidate, ceiling)
         elif not candidate.messages_stand:
             body.messages = messages.rewritten(request, candidate, _NO_NAMES, "")
@@ -173,7 +118,7 @@ def original_names(request: ChatRequest, candidate: Candidate) -> dict[str, str]
     return {sent: name for name, sent in tools.renames(request, candidate.quirks).items()}
 
 
-def _set_rare(body: _Body, request: ChatRequest, candidate: Candidate, ceiling: int) -> bytes:
+def _set_rare(body: Body, request: ChatRequest, candidate: Candidate, ceiling: int) -> bytes:
     """All that a plain request has none of. Returns the end of the body."""
     quirks = candidate.quirks
     names: Mapping[str, str] = _NO_NAMES
@@ -190,7 +135,7 @@ def _set_rare(body: _Body, request: ChatRequest, candidate: Candidate, ceiling: 
     return told.tail
 
 
-def _set_tools(body: _Body, request: ChatRequest, quirks: Quirks, names: Mapping[str, str]) -> None:
+def _set_tools(body: Body, request: ChatRequest, quirks: Quirks, names: Mapping[str, str]) -> None:
     offered = tools.offer(request, quirks, names)
     if offered is not None:
         body.tools = offered.tools
@@ -198,7 +143,7 @@ def _set_tools(body: _Body, request: ChatRequest, quirks: Quirks, names: Mapping
         body.parallel_tool_calls = offered.parallel_tool_calls
 
 
-def _set_sampling(body: _Plain, request: ChatRequest, quirks: Quirks) -> None:
+def _set_sampling(body: PlainBody, request: ChatRequest, quirks: Quirks) -> None:
     """The ceiling, `temperature` and `top_p`."""
     if quirks.ceiling_field != "max_tokens":
         body.max_completion_tokens, body.max_tokens = body.max_tokens, None
@@ -219,7 +164,7 @@ def _clamped(value: float | None, bounds: tuple[float, float] | None, decimals: 
     return value if decimals is None else round(value, decimals)
 
 
-def _set_parameters(body: _Body, request: ChatRequest, quirks: Quirks) -> None:
+def _set_parameters(body: Body, request: ChatRequest, quirks: Quirks) -> None:
     drop = quirks.drop
     body.presence_penalty = None if "presence_penalty" in drop else request.presence_penalty
     body.frequency_penalty = None if "frequency_penalty" in drop else request.frequency_penalty

@@ -11,16 +11,19 @@ MiniMax `prompt_tokens_details.cached_tokens`; DashScope `cache_creation_input_t
 tokens of `completion_tokens`.
 """
 
-from typing import Annotated, Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET
 
 from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
+from vipcloud.providers.wire import Counts
 
 TOKENS_MAX: Final = 1 << 24  # sixteen times the largest window on offer
 
 
-class TextSize(Struct):
+@dataclass(slots=True)
+class TextSize:
     """How much text: its characters, and its bytes as UTF-8."""
 
     chars: int = 0
@@ -67,31 +70,8 @@ class GrowingText:
         return "".join(texts)
 
 
-Count = Annotated[int, Meta(ge=0)]
-
-
-class _PromptCounts(Struct, gc=False):
-    cached_tokens: Count | None = None
-    cache_creation_input_tokens: Literal[0] | None = None
-
-
-class _CompletionCounts(Struct, gc=False):
-    reasoning_tokens: Count | None = None
-
-
-class Counts(Struct, gc=False):
-    """The usage of a reply with some text in it: no zero among the counts that have to be there."""
-
-    prompt_tokens: Annotated[int, Meta(ge=1)]
-    completion_tokens: Annotated[int, Meta(ge=1)]
-    prompt_cache_hit_tokens: Count | None = None
-    prompt_tokens_details: _PromptCounts | None = None
-    cached_tokens: Count | None = None
-    completion_tokens_details: _CompletionCounts | None = None
-    cache_creation_input_tokens: Literal[0] | None = None
-
-
-class Delivered(Struct):
+@dataclass(slots=True)
+class Delivered:
     """What a caller was given of an answer. `content` includes refusals, `calls` the functions' names."""
 
     content: TextSize

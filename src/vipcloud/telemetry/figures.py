@@ -5,16 +5,14 @@ lists made once. Times are milliseconds, money nano-dollars. Bounds of buckets a
 AI (opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, seen 2026-11).
 """
 
-from bisect import bisect_left
-from typing import NamedTuple
-
-from msgspec import Struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
 
 from vipcloud.errors import GatewayError
 from vipcloud.ledger.records import Settled
 
-TOKENS = tuple(4**power for power in range(14))
-DURATION_MS = tuple(10 * 2**power for power in range(14))
+TOKENS: Final = tuple(4**power for power in range(14))
+DURATION_MS: Final = tuple(10 * 2**power for power in range(14))
 FIRST_TOKEN_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
 PER_TOKEN_MS = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
 LAG_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -22,20 +20,27 @@ COMPLETE, CLIENT_GONE = "complete", "client_gone"
 CLIENT_GONE_STATUS = 499  # nobody was told one; nginx' word for it
 
 
-class Buckets(Struct, eq=False):
+class Buckets:
     """A histogram: how many values were at most each of `bounds`, and above all of them; and their sum."""
 
-    bounds: tuple[int, ...]
-    counts: list[int]
-    total: float = 0
-
-    @classmethod
-    def of(cls, bounds: tuple[int, ...]) -> "Buckets":
-        return cls(bounds, [0] * (len(bounds) + 1))
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
 
     def note(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[_place(self.bounds, value)] += 1
         self.total += value
+
+
+def _place(bounds: tuple[int, ...], value: float) -> int:
+    """The first of `bounds` that is not below `value`. Compiled, a loop over so few costs less than to call bisect."""
+    place = 0
+    for bound in bounds:
+        if value <= bound:
+            break
+        place += 1
+    return place
 
 
 class Kind(NamedTuple):
@@ -67,11 +72,11 @@ class Slot:
     )
 
     def __init__(self) -> None:
-        self.duration = Buckets.of(DURATION_MS)
-        self.input = Buckets.of(TOKENS)
-        self.output = Buckets.of(TOKENS)
-        self.first_token = Buckets.of(FIRST_TOKEN_MS)
-        self.per_token = Buckets.of(PER_TOKEN_MS)
+        self.duration = Buckets(DURATION_MS)
+        self.input = Buckets(TOKENS)
+        self.output = Buckets(TOKENS)
+        self.first_token = Buckets(FIRST_TOKEN_MS)
+        self.per_token = Buckets(PER_TOKEN_MS)
         self.requests = self.estimated = 0
         self.further_calls = 0  # beyond the first of each request; below 0 where there was not even one
         self.cached_tokens = self.reasoning_tokens = 0
@@ -87,19 +92,25 @@ class Answer(NamedTuple):
     tier: str
 
 
-class Waste(Struct, eq=False):
+class Waste:
     """What we pay for and nobody was charged: calls of which nothing was delivered."""
 
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_nanousd: int = 0
+    def __init__(self) -> None:
+        self.calls = self.input_tokens = self.output_tokens = self.cost_nanousd = 0
+
+
+class Watcher(Protocol):
+    """Whoever wants to be told of every single request as well."""
+
+    def settled(self, record: Settled, tier: str) -> None: ...
+    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None: ...
 
 
 class Figures:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. `watchers` are told what is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
+        self._watchers = watchers
         self.slots: dict[tuple[str, str | None, str, str], Slot] = {}
         self.errors: dict[Answer, int] = {}
         self.wasted: dict[tuple[str, str], Waste] = {}  # by model and provider
@@ -107,6 +118,8 @@ class Figures:
 
     def settled(self, record: Settled, tier: str) -> None:
         """Count one request that was admitted and has ended."""
+        for watcher in self._watchers:
+            watcher.settled(record, tier)
         slot = self.slots.get((record.model, record.provider, record.outcome, tier))
         if slot is None:
             kind = Kind(record.model, record.provider, record.outcome, tier)
@@ -114,17 +127,17 @@ class Figures:
         slot.requests += 1
         duration_ms, prompt, completion = record.duration_ms, record.prompt_tokens, record.completion_tokens
         buckets = slot.duration
-        buckets.counts[bisect_left(DURATION_MS, duration_ms)] += 1
+        buckets.counts[_place(DURATION_MS, duration_ms)] += 1
         buckets.total += duration_ms
         if record.attempts != 1:
             slot.further_calls += record.attempts - 1
         if not prompt:
             return  # nothing was delivered
         buckets = slot.input
-        buckets.counts[bisect_left(TOKENS, prompt)] += 1
+        buckets.counts[_place(TOKENS, prompt)] += 1
         buckets.total += prompt
         buckets = slot.output
-        buckets.counts[bisect_left(TOKENS, completion)] += 1
+        buckets.counts[_place(TOKENS, completion)] += 1
         buckets.total += completion
         slot.charge_nanousd += record.charge_nanousd
         slot.cost_nanousd += record.cost_nanousd
@@ -149,6 +162,8 @@ class Figures:
 
     def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         """Count an error that a caller was told, as a status or inside an answer that had begun."""
+        for watcher in self._watchers:
+            watcher.told(error, request_id, model, tier)
         answer = Answer(error.status, error.code, model, tier)
         self.errors[answer] = self.errors.get(answer, 0) + 1
 

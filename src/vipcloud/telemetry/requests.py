@@ -7,7 +7,7 @@ import structlog
 from vipcloud.errors import GatewayError, Overloaded
 from vipcloud.ledger.records import Settled
 from vipcloud.settings import Settings
-from vipcloud.telemetry.figures import Figures
+from vipcloud.telemetry.figures import Figures, Watcher
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
     from vipcloud.telemetry.traces import Tracing
@@ -18,18 +18,21 @@ log = structlog.get_logger(__name__)
 def figures_for(settings: Settings, tracing: "Tracing | None" = None) -> Figures:
     """Figures that also log what `telemetry.log_requests` asks for, and tell `tracing`."""
     wanted = settings.telemetry.log_requests
+    watchers: list[Watcher] = []
+    if wanted != "none":
+        watchers.append(LoggedRequests() if wanted == "all" else LoggedFailures())
     if tracing is not None:
-        traced = {"none": Traced, "failures": TracedFailures, "all": TracedRequests}
-        return traced[wanted](tracing)
-    kinds = {"none": Figures, "failures": LoggedFailures, "all": LoggedRequests}
-    return kinds[wanted]()
+        watchers.append(Traced(tracing))
+    return Figures(watchers)
 
 
-class LoggedFailures(Figures):
+class LoggedFailures:
     """Who is turned away by overload is counted only: there may be thousands a second, and a line costs more."""
 
+    def settled(self, record: Settled, tier: str) -> None:
+        """No failure of ours, or `told` as well."""
+
     def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
-        super().told(error, request_id, model, tier)
         if error.status >= 500 and not isinstance(error, Overloaded):
             log.warning(
                 "request failed", request_id=request_id, status=error.status, code=error.code, model=model, tier=tier
@@ -40,7 +43,6 @@ class LoggedRequests(LoggedFailures):
     """For installations with few requests, or much patience with their log."""
 
     def settled(self, record: Settled, tier: str) -> None:
-        super().settled(record, tier)
         log.info(
             "request settled",
             request_id=f"req_{record.request_id.removeprefix('chatcmpl-')}",
@@ -61,21 +63,14 @@ class LoggedRequests(LoggedFailures):
         )
 
 
-class Traced(Figures):
-    """A class of its own, so that a request costs nothing where there are no traces."""
+class Traced:
+    """A span for each request."""
 
     def __init__(self, tracing: "Tracing") -> None:
-        super().__init__()
         self._tracing = tracing
 
     def settled(self, record: Settled, tier: str) -> None:
-        super().settled(record, tier)
         self._tracing.settled(record)
 
-
-class TracedFailures(Traced, LoggedFailures):
-    pass
-
-
-class TracedRequests(Traced, LoggedRequests):
-    pass
+    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+        """The span tells how it ended."""

@@ -20,7 +20,7 @@ from vipcloud.console.render import Renderer, stop_time
 from vipcloud.console.visits import AnyRequest
 from vipcloud.ledger import reports
 from vipcloud.ledger import store as ledger
-from vipcloud.limits.rules import Caps
+from vipcloud.limits.caps import Caps
 from vipcloud.money import parse_usd
 from vipcloud.storage import engine as storage
 
