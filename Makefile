@@ -1,6 +1,6 @@
 # `make help` lists the commands. Each does its own set-up, once: finished steps leave a file in .venv/ready.
 
-PYTHON ?= python3
+PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/ready

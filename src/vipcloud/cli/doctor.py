@@ -12,6 +12,7 @@ from vipcloud.accounts import store
 from vipcloud.cli import context, models
 from vipcloud.errors import SettingsError
 from vipcloud.gateway.upstreams import account_settings, check_names
+from vipcloud.http import server
 from vipcloud.http.client import Client, ClientError, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.ledger import bookkeeper
@@ -55,7 +56,7 @@ def examine(data: context.Data, config: context.Config) -> list[Finding]:
         settings = context.load(data, config)
     except SettingsError as error:
         return [Finding("settings", "fail", str(error), "Correct it in vipcloud.toml, the environment or the option.")]
-    findings = [Finding("settings", "ok", f"data folder {settings.data_path}"), _files()]
+    findings = [Finding("settings", "ok", f"data folder {settings.data_path}"), _files(), _compiled()]
     findings += _store(settings)
     try:
         catalog = context.load_catalog(settings)
@@ -92,6 +93,15 @@ def _files() -> Finding:
     if hard < FILES_MIN:
         return Finding("open files", "note", f"at most {hard}", "Raise it (ulimit -n): a request takes two.")
     return Finding("open files", "ok", f"up to {hard}")
+
+
+def _compiled() -> Finding:
+    """Whether the data plane is the compiled one (docs/decisions/0030-compile-the-data-plane.md)."""
+    if server.__file__.endswith(".py"):
+        return Finding(
+            "data plane", "note", "interpreted: more CPU per request", "In a checkout: make run compiles it."
+        )
+    return Finding("data plane", "ok", "compiled")
 
 
 def _store(settings: Settings) -> list[Finding]:

@@ -36,6 +36,7 @@ from vipcloud.http.addresses import client_address
 from vipcloud.http.server import Exchange
 from vipcloud.ledger.journal import JournalError
 from vipcloud.limits.guard import Permit, Subject
+from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.money import NanoUSD
 from vipcloud.providers import answers, stream
@@ -44,8 +45,6 @@ from vipcloud.providers.catalog import Model
 from vipcloud.providers.prices import Price
 
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
-_MINUTE = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
-_DAY = _MINUTE.replace(b"requests", b"requests-day")
 _NO_OTHERS: Iterator[ChatRequest] = iter(())
 
 
@@ -219,9 +218,9 @@ async def tell_standing(call: Call, parts: Parts, subject: Subject) -> None:
     now_s = parts.clock.wall_s()
     standing = await parts.guard.standing(subject, now_s)
     if standing.limit:
-        call.head += _MINUTE % (standing.limit, standing.remaining, whole_seconds(standing.reset_s))
+        call.head += minute_lines(standing.limit, standing.remaining, standing.reset_s)
     if standing.day_limit:
-        call.head += _DAY % (standing.day_limit, standing.day_remaining, whole_seconds(seconds_to_midnight(now_s)))
+        call.head += day_lines(standing.day_limit, standing.day_remaining, now_s)
 
 
 class Offer:
@@ -286,14 +285,36 @@ def first_offer(
     raise first
 
 
+def minute_lines(limit: int, remaining: int, reset_s: float) -> bytes:
+    return (
+        b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
+        % (
+            limit,
+            remaining,
+            whole_seconds(reset_s),
+        )
+    )
+
+
+def day_lines(limit: int, remaining: int, now_s: float) -> bytes:
+    return (
+        b"x-ratelimit-limit-requests-day: %d\r\nx-ratelimit-remaining-requests-day: %d\r\n"
+        b"x-ratelimit-reset-requests-day: %b\r\n"
+    ) % (limit, remaining, whole_seconds(seconds_to_midnight(now_s)))
+
+
 async def admit(call: Call, parts: Parts, subject: Subject, offer: Offer, started_s: float) -> Permit:
     """Rate, concurrency and credit in one step. Raises RateLimited, InsufficientCredit."""
     check_payer(subject, offer)
-    permit = await parts.guard.admit(call.completion_id, subject, offer.ask, started_s)
+    guard = parts.guard
+    if type(guard) is LocalGuard:
+        permit = guard.admit_now(call.completion_id, subject, offer.ask, started_s)  # memory: nothing to wait for
+    else:
+        permit = await guard.admit(call.completion_id, subject, offer.ask, started_s)
     if permit.limit_requests:
-        call.head += _MINUTE % (permit.limit_requests, permit.remaining_requests, whole_seconds(permit.reset_s))
+        call.head += minute_lines(permit.limit_requests, permit.remaining_requests, permit.reset_s)
     if permit.day_limit:
-        call.head += _DAY % (permit.day_limit, permit.day_remaining, whole_seconds(seconds_to_midnight(started_s)))
+        call.head += day_lines(permit.day_limit, permit.day_remaining, started_s)
     if permit.output_tokens < offer.ask.output_tokens:
         call.head += _clamp(permit, offer.request)
     return permit
