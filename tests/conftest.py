@@ -30,8 +30,8 @@ hypothesis.settings.load_profile("house")
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Extensions made of other sources would be tested in place of these; the rules of the house only read sources."""
-    run_nothing = all("tests/house" in argument for argument in session.config.args)
-    if not run_nothing and "sources" not in sys.modules and native.stale():
+    only_house = all("tests/house" in argument for argument in session.config.args)
+    if not only_house and "sources" not in sys.modules and native.stale():
         pytest.exit("compiled modules are not of these sources: make .venv/ready/native, or make pure", 4)
 
 

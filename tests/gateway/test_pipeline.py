@@ -361,3 +361,20 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
         said = [Reply.of(await wire.answer()) for _ in range(3)]
     assert [reply.text for reply in said] == ["1, 2, 3", "1", "1, 2"]
     assert {booked_id(reply.headers) for reply in said} == {row.request_id for row in house.rows()}
+
+
+async def test_a_connection_that_repeats_its_head_is_charged_by_the_key_of_each_request(house: House) -> None:
+    other, other_account = house.new_key()
+    keys = [house.key] * 4 + [other] * 3 + [house.key, "vc-sk-unknown", house.key, other]
+    said: list[Reply] = []
+    async with dial(house.port) as wire:
+        for number, key in enumerate(keys):
+            body = house.body(f"Count to {number + 1}", "deepseek-chat", {"stream": number % 3 == 2})
+            wire.send(request("POST", CHAT, body, house.head() | {"Authorization": f"Bearer {key}"}))
+            said.append(Reply.of(await wire.answer()))
+    assert [reply.status for reply in said] == [401 if key == "vc-sk-unknown" else 200 for key in keys]
+    told = {booked_id(reply.headers): key for reply, key in zip(said, keys, strict=True) if reply.status == 200}
+    accounts = {house.key: house.account_id, other: other_account}
+    rows = await house.settled(len(told))
+    assert {row.request_id: row.account_id for row in rows} == {name: accounts[key] for name, key in told.items()}
+    assert [reply.text for reply in said[:3]] == ["1", "1, 2", "1, 2, 3"]

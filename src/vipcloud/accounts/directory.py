@@ -1,4 +1,4 @@
-"""The gateway's memory of keys and accounts: a request whose key is known costs one SHA-256 and one dict lookup.
+"""The gateway's memory of keys and accounts: a known key costs a request a dict lookup and, at most, a SHA-256.
 
 A miss asks the store from a thread, once per key however many requests wait for it. Unknown keys are remembered too,
 apart from the known, so that a flood of wrong keys pushes out no right one. The change feed (`poll_changes`) says what

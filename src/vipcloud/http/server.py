@@ -3,6 +3,8 @@
 Theory of operation. One `Connection` per client; llhttp (httptools) calls it back as it parses. As soon as a request's
 head is complete an `Exchange` (the request and its answer) is handed to the handler, which may refuse it without its
 body ever being read, or await `body()`. Requests that are pipelined behind it wait their turn in the same task.
+Once a connection has sent the same head twice in a row, a request with that head that comes whole in one read is not
+parsed (`heads`).
 
 What llhttp does not refuse by itself is refused here: a missing or doubled Host, doubled Authorization, Content-Type or
 CF-Connecting-IP, any Transfer-Encoding but `chunked`, a Content-Encoding, limits of size and time. llhttp in its strict
