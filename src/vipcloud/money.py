@@ -5,14 +5,16 @@ money is a float; text is the only other form that an amount takes.
 """
 
 import re
-from typing import NewType
+from typing import Final, NewType
 
 NanoUSD = NewType("NanoUSD", int)
 PicoUSDPerToken = NewType("PicoUSDPerToken", int)
 
-NANO = 1_000_000_000
+NANO: Final = 1_000_000_000
 AMOUNT_NANOUSD_MAX = 2**63 - 1
 _AMOUNT = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
+_DIGITS: Final = [b"%03d" % number for number in range(1000)]  # to format them costs more than to look them up
+_LAST_DIGITS: Final = [digits.rstrip(b"0") for digits in _DIGITS]
 
 
 def parse_usd(text: str) -> NanoUSD:
@@ -37,8 +39,13 @@ def format_usd(amount: NanoUSD, decimals_min: int = 2) -> str:
 
 def usd_number(amount: int) -> bytes:
     """`1_102_630` → `0.00110263`: dollars as a JSON number, exact; `amount` is not below 0."""
-    if not amount:
-        return b"0"
-    if amount < NANO:
-        return b"0." + str(amount).zfill(9).rstrip("0").encode()
-    return b"%d" % (amount // NANO) + (b".%09d" % (amount % NANO)).rstrip(b"0").rstrip(b".")
+    whole, fraction = amount // NANO, amount % NANO
+    dollars = b"%d" % whole if whole else b"0"
+    if not fraction:
+        return dollars
+    millis, micros, nanos = fraction // 1_000_000, fraction // 1000 % 1000, fraction % 1000
+    if nanos:
+        return b"%b.%b%b%b" % (dollars, _DIGITS[millis], _DIGITS[micros], _LAST_DIGITS[nanos])
+    if micros:
+        return b"%b.%b%b" % (dollars, _DIGITS[millis], _LAST_DIGITS[micros])
+    return b"%b.%b" % (dollars, _LAST_DIGITS[millis])

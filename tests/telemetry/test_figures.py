@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -13,32 +12,27 @@ from vipcloud.settings import Settings, TelemetrySettings
 from vipcloud.telemetry.figures import DURATION_MS, TOKENS, Answer, Buckets, Figures, Kind
 from vipcloud.telemetry.requests import figures_for
 
-
-def settled(**fields: Any) -> Settled:
-    plain = Settled(
-        request_id="chatcmpl-1",
-        account_id="acc",
-        key_id="key",
-        model="deepseek-chat",
-        provider="deepseek",
-        upstream_model="deepseek-chat",
-        streamed=False,
-        outcome="complete",
-        prompt_tokens=200,
-        cached_tokens=50,
-        completion_tokens=60,
-        reasoning_tokens=10,
-        estimated=False,
-        charge_nanousd=1000,
-        cost_nanousd=800,
-        started_at=1.0,
-        duration_ms=840,
-        first_token_ms=120,
-        attempts=1,
-    )
-    return msgspec.structs.replace(plain, **fields)
-
-
+RECORD = Settled(
+    request_id="chatcmpl-1",
+    account_id="acc",
+    key_id="key",
+    model="deepseek-chat",
+    provider="deepseek",
+    upstream_model="deepseek-chat",
+    streamed=False,
+    outcome="complete",
+    prompt_tokens=200,
+    cached_tokens=50,
+    completion_tokens=60,
+    reasoning_tokens=10,
+    estimated=False,
+    charge_nanousd=1000,
+    cost_nanousd=800,
+    started_at=1.0,
+    duration_ms=840,
+    first_token_ms=120,
+    attempts=1,
+)
 KIND = Kind("deepseek-chat", "deepseek", "complete", "payg")
 
 
@@ -52,43 +46,40 @@ def test_a_bucket_holds_what_is_at_most_its_bound(value: int, place: int) -> Non
 
 def test_a_request_is_counted_under_its_kind() -> None:
     figures = Figures()
-    figures.settled(settled(), "payg")
-    figures.settled(settled(estimated=True, attempts=3, variance_nanousd=7), "payg")
-    figures.settled(settled(), "pro")
+    for attempts, estimated, variance in ((1, False, 0), (3, True, 7)):
+        slot = figures.slot(*KIND)
+        slot.note_end(840, attempts)
+        slot.note_tokens(200, 50, 60, 10, estimated=estimated)
+        slot.note_money(1000, 800, variance)
+    figures.slot(*KIND._replace(tier="pro")).note_end(840, 0)
     slot = figures.slots[KIND]
     assert (slot.requests, slot.further_calls, slot.estimated, slot.variance_nanousd) == (2, 2, 1, 7)
     assert (slot.charge_nanousd, slot.cost_nanousd) == (2000, 1600)
     assert (slot.input.total, slot.output.total, slot.cached_tokens, slot.reasoning_tokens) == (400, 120, 100, 20)
     assert slot.input.counts[TOKENS.index(256)] == 2
     assert (slot.duration.total, sum(slot.duration.counts)) == (1680, 2)
-    assert sum(slot.first_token.counts) == 0, "an answer that comes whole has no first token"
-    assert figures.slots[KIND._replace(tier="pro")].requests == 1
+    assert sum(slot.first_token.counts) == 0
+    other = figures.slots[KIND._replace(tier="pro")]
+    assert (other.requests, other.further_calls, sum(other.duration.counts), sum(other.input.counts)) == (1, -1, 1, 0)
 
 
 def test_a_stream_tells_its_first_token_and_its_pace() -> None:
-    figures = Figures()
-    figures.settled(settled(streamed=True, duration_ms=1000, first_token_ms=100, completion_tokens=10), "payg")
-    figures.settled(settled(streamed=True, completion_tokens=1), "payg")
-    figures.settled(settled(streamed=True, first_token_ms=None), "payg")
-    slot = figures.slots[KIND]
+    slot = Figures().slot(*KIND)
+    slot.note_pace(1000, first_token_ms=100, completion=10)
+    slot.note_pace(840, first_token_ms=120, completion=1)
     assert (slot.first_token.total, sum(slot.first_token.counts)) == (220, 2)
     assert (slot.per_token.total, sum(slot.per_token.counts)) == (100, 1)
 
 
-def test_of_what_was_not_delivered_only_the_time_and_the_calls_count() -> None:
-    figures = Figures()
-    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "charge_nanousd": 0}
-    figures.settled(settled(outcome="upstream_failed", attempts=0, provider=None, **nothing), "payg")
-    [slot] = figures.slots.values()
-    assert (slot.requests, slot.further_calls, sum(slot.duration.counts), sum(slot.input.counts)) == (1, -1, 1, 0)
-
-
 def test_answers_are_successes_leavers_and_errors() -> None:
     figures = Figures()
-    figures.settled(settled(), "payg")
-    figures.settled(settled(provider="dashscope"), "payg")
-    figures.settled(settled(outcome="client_gone"), "payg")
-    figures.settled(settled(outcome="upstream_failed"), "payg")
+    for kind in (
+        KIND,
+        KIND._replace(provider="dashscope"),
+        KIND._replace(outcome="client_gone"),
+        KIND._replace(outcome="upstream_failed"),
+    ):
+        figures.slot(*kind).note_end(840, 1)
     figures.told(NoUpstream("no"), "req_1", "deepseek-chat", "payg")
     assert figures.answers() == {
         Answer(200, "", "deepseek-chat", "payg"): 2,
@@ -105,7 +96,7 @@ def test_the_log_has_the_lines_that_are_asked_for(which: Any, events: list[str])
     structlog.reset_defaults()
     with capture_logs() as logs:
         figures = figures_for(Settings(telemetry=TelemetrySettings(log_requests=which)))
-        figures.settled(settled(), "payg")
+        figures.settled(RECORD, "payg")
         figures.told(NoUpstream("what was said"), "req_1", "deepseek-chat", "payg")
         figures.told(RateLimited("no"), "req_2", "deepseek-chat", "payg")
         figures.told(Overloaded("no"), "req_3", "deepseek-chat", "payg")

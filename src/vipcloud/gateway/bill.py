@@ -18,6 +18,7 @@ from vipcloud.ledger import rules
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.limits.guard import Permit
+from vipcloud.limits.local import LocalGuard
 from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD, usd_number
 from vipcloud.providers.catalog import Model
@@ -98,11 +99,14 @@ class Bill:
     def worth(self, usage: Usage) -> tuple[NanoUSD, NanoUSD, int]:
         """What `usage` of the last way costs the customer, within the hold; what it costs us; and how much of that is
         variance, because an upstream counted more than the hold covers."""
+        details = usage.prompt_tokens_details
+        written = details.cache_write_tokens or 0
+        return self._worth(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens, written)
+
+    def _worth(self, prompt: int, completion: int, cached: int, written: int) -> tuple[NanoUSD, NanoUSD, int]:
+        """The same of these counts; `cached` and `written` are parts of the prompt."""
         way = self.way
         assert way is not None, "what was delivered came from somewhere"
-        details = usage.prompt_tokens_details
-        prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, details.cached_tokens
-        written = details.cache_write_tokens or 0
         charge = metering.amount(prompt, completion, cached, written, self.price)
         cost = metering.amount(prompt, completion, cached, written, way.candidate.costs.at(self.started_s))
         held = self.permit.held_nanousd
@@ -126,31 +130,46 @@ class Bill:
         if self.settled:
             return
         self.settled = True
-        parts, permit, principal, opened_s = self.parts, self.permit, self.principal, self.opened_s
-        candidate = self.way.candidate if self.way is not None else None
+        parts, permit, principal, way = self.parts, self.permit, self.principal, self.way
+        account, model_id, attempts = principal.account, self.model.id, self.attempts
+        provider_id: str | None = None
+        upstream_model: str | None = None
+        if way is not None:
+            provider_id, upstream_model = way.candidate.provider.id, way.candidate.upstream_model
         charge = cost = NanoUSD(0)
         variance = prompt = cached = completion = reasoning = 0
         if usage is not None:
-            charge, cost, variance = self.worth(usage)
+            details = usage.prompt_tokens_details
+            prompt, cached, completion = usage.prompt_tokens, details.cached_tokens, usage.completion_tokens
+            reasoning = usage.completion_tokens_details.reasoning_tokens
+            charge, cost, variance = self._worth(prompt, completion, cached, details.cache_write_tokens or 0)
             usage.cost = Raw(usd_number(charge))
             usage.cost_details = Raw(b'{"upstream_inference_cost":%b}' % usd_number(cost))
-            prompt, completion = usage.prompt_tokens, usage.completion_tokens
-            cached = usage.prompt_tokens_details.cached_tokens
-            reasoning = usage.completion_tokens_details.reasoning_tokens
-        parts.guard.settle(permit, charge)
+        guard = parts.guard
+        if type(guard) is LocalGuard:
+            guard.settle(permit, charge)  # compiled, a direct call
+        else:
+            guard.settle(permit, charge)
         if self.claim is not None:
             self.claim.settle(charge, answered=outcome == rules.COMPLETE)
-        duration_ms = int((parts.clock.monotonic_s() - opened_s) * 1000)
+        duration_ms = int((parts.clock.monotonic_s() - self.opened_s) * 1000)
         first_token_ms = self.first_token_ms
+        slot = parts.figures.slot(model_id, provider_id, outcome, account.tier)
+        slot.note_end(duration_ms, attempts)
+        if prompt:  # else nothing was delivered
+            slot.note_tokens(prompt, cached, completion, reasoning, estimated=estimated)
+            slot.note_money(charge, cost, variance)
+            if self.streamed and first_token_ms is not None:
+                slot.note_pace(duration_ms, first_token_ms, completion)
         if usage is not None and first_token_ms is None:
             first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
         record = Settled(
             permit.request_id,
-            principal.account.id,
+            account.id,
             principal.key_id,
-            self.model.id,
-            candidate.provider.id if candidate is not None else None,
-            candidate.upstream_model if candidate is not None else None,
+            model_id,
+            provider_id,
+            upstream_model,
             self.streamed,
             outcome,
             prompt,
@@ -163,14 +182,14 @@ class Bill:
             self.started_s,
             duration_ms,
             first_token_ms,
-            self.attempts,
+            attempts,
             permit.held_nanousd,
             variance,
             self.price.version,
             finish_reason,
             error_code,
         )
-        parts.figures.settled(record, principal.account.tier)
+        parts.figures.settled(record, account.tier)
         parts.journal.keep(record)
 
     def lose(self, usage: Usage) -> None:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct as Layout
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
 import msgspec
@@ -32,7 +32,7 @@ from vipcloud.clock import Clock
 from vipcloud.ledger.records import Record
 
 WORKER = "gateway"
-RECORD_BYTES_MAX = 65_535
+RECORD_BYTES_MAX: Final = 65_535
 FILE_BYTES_MAX = 64 * 1024 * 1024
 _HEADER = Layout("<II")
 _NAME = re.compile(r"(?P<worker>[a-z0-9]+)-(?P<number>\d{12})\.journal")
@@ -43,16 +43,16 @@ class JournalError(Exception):
 
 
 _log = structlog.get_logger(__name__)
-_encode = msgspec.msgpack.Encoder().encode
+_encode: Final = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
-_pack = _HEADER.pack
+_crc32: Final = crc32
 
 
 def frame(record: Record) -> bytes:
     """`record` as it stands in the file."""
     payload = _encode(record)
     assert len(payload) <= RECORD_BYTES_MAX, "no field of a record holds text of a caller's length"
-    return _pack(len(payload), crc32(payload)) + payload
+    return b"%b%b%b" % (len(payload).to_bytes(4, "little"), _crc32(payload).to_bytes(4, "little"), payload)
 
 
 class Parsed(NamedTuple):

@@ -152,10 +152,12 @@ class LocalGuard:
                 money.held_nanousd -= held
                 if charge:
                     money.charged_nanousd += charge
-                    if permit.day in money.spent:
-                        money.spent[permit.day] += charge
+                    day, spent = permit.day, money.spent
+                    before = spent.get(day)
+                    if before is None:
+                        money.open_day(day, charge)
                     else:
-                        money.open_day(permit.day, charge)
+                        spent[day] = before + charge
 
     @property
     def degraded(self) -> str:

@@ -54,7 +54,7 @@ class Ask:
 
     def hold(self, output_tokens: int) -> NanoUSD:
         """The ceiling for an answer of up to `output_tokens`, rounded up."""
-        return NanoUSD(self.input_nanousd - (-output_tokens * self.output_price // 1000))
+        return NanoUSD(self.input_nanousd + (output_tokens * self.output_price + 999) // 1000)
 
     def first(self, output_tokens: int) -> int:
         """How many of `output_tokens` are held for at first."""

@@ -29,7 +29,8 @@ class Buckets:
         self.total = 0.0
 
     def note(self, value: float) -> None:
-        self.counts[_place(self.bounds, value)] += 1
+        place, counts = _place(self.bounds, value), self.counts
+        counts[place] = counts[place] + 1  # compiled, `+=` would be an addition of objects
         self.total += value
 
 
@@ -82,6 +83,30 @@ class Slot:
         self.cached_tokens = self.reasoning_tokens = 0
         self.charge_nanousd = self.cost_nanousd = self.variance_nanousd = 0
 
+    def note_end(self, duration_ms: int, attempts: int) -> None:
+        self.requests += 1
+        self.duration.note(duration_ms)
+        if attempts != 1:
+            self.further_calls += attempts - 1
+
+    def note_tokens(self, prompt: int, cached: int, completion: int, reasoning: int, *, estimated: bool) -> None:
+        self.input.note(prompt)
+        self.output.note(completion)
+        self.estimated += estimated
+        self.cached_tokens += cached
+        self.reasoning_tokens += reasoning
+
+    def note_money(self, charge_nanousd: int, cost_nanousd: int, variance_nanousd: int) -> None:
+        self.charge_nanousd += charge_nanousd
+        self.cost_nanousd += cost_nanousd
+        self.variance_nanousd += variance_nanousd
+
+    def note_pace(self, duration_ms: int, first_token_ms: int, completion: int) -> None:
+        """How quick a stream was."""
+        self.first_token.note(first_token_ms)
+        if completion > 1:
+            self.per_token.note((duration_ms - first_token_ms) / (completion - 1))
+
 
 class Answer(NamedTuple):
     """How a request was answered; `model` and `tier` are empty where they were not known yet, `code` of a success."""
@@ -99,70 +124,44 @@ class Waste:
         self.calls = self.input_tokens = self.output_tokens = self.cost_nanousd = 0
 
 
-class Watcher(Protocol):
-    """Whoever wants to be told of every single request as well."""
+class ErrorWatcher(Protocol):
+    """Whoever wants to be told of every error as well."""
 
-    def settled(self, record: Settled, tier: str) -> None: ...
     def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None: ...
 
 
-class Figures:
-    """Belongs to one event loop. `watchers` are told what is counted."""
+class Watcher(ErrorWatcher, Protocol):
+    """Whoever wants to be told of every single request as well."""
 
-    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers = watchers
+    def settled(self, record: Settled, tier: str) -> None: ...
+
+
+class Figures:
+    """Belongs to one event loop. `watchers` and `error_watchers` are told what is counted."""
+
+    def __init__(self, watchers: Sequence[Watcher] = (), error_watchers: Sequence[ErrorWatcher] = ()) -> None:
+        self._watchers = tuple(watchers)
+        self._error_watchers = (*error_watchers, *watchers)
         self.slots: dict[tuple[str, str | None, str, str], Slot] = {}
         self.errors: dict[Answer, int] = {}
         self.wasted: dict[tuple[str, str], Waste] = {}  # by model and provider
         self.turned_away: dict[str, int] = {}  # by tier
 
+    def slot(self, model: str, provider: str | None, outcome: str, tier: str) -> Slot:
+        """Where requests of this kind are counted: those that were admitted, when they have ended."""
+        slot = self.slots.get((model, provider, outcome, tier))
+        if slot is None:
+            slot = self.slots[Kind(model, provider, outcome, tier)] = Slot()
+        return slot
+
     def settled(self, record: Settled, tier: str) -> None:
-        """Count one request that was admitted and has ended."""
+        """Tell the watchers of a request that was counted."""
         for watcher in self._watchers:
             watcher.settled(record, tier)
-        slot = self.slots.get((record.model, record.provider, record.outcome, tier))
-        if slot is None:
-            kind = Kind(record.model, record.provider, record.outcome, tier)
-            slot = self.slots[kind] = Slot()
-        slot.requests += 1
-        duration_ms, prompt, completion = record.duration_ms, record.prompt_tokens, record.completion_tokens
-        buckets = slot.duration
-        buckets.counts[_place(DURATION_MS, duration_ms)] += 1
-        buckets.total += duration_ms
-        if record.attempts != 1:
-            slot.further_calls += record.attempts - 1
-        if not prompt:
-            return  # nothing was delivered
-        buckets = slot.input
-        buckets.counts[_place(TOKENS, prompt)] += 1
-        buckets.total += prompt
-        buckets = slot.output
-        buckets.counts[_place(TOKENS, completion)] += 1
-        buckets.total += completion
-        slot.charge_nanousd += record.charge_nanousd
-        slot.cost_nanousd += record.cost_nanousd
-        if record.streamed:
-            self._streamed(slot, record)
-        if record.cached_tokens:
-            slot.cached_tokens += record.cached_tokens
-        if record.reasoning_tokens:
-            slot.reasoning_tokens += record.reasoning_tokens
-        if record.estimated:
-            slot.estimated += 1
-        if record.variance_nanousd:
-            slot.variance_nanousd += record.variance_nanousd
-
-    def _streamed(self, slot: Slot, record: Settled) -> None:
-        first_ms, completion = record.first_token_ms, record.completion_tokens
-        if first_ms is None:
-            return
-        slot.first_token.note(first_ms)
-        if completion > 1:
-            slot.per_token.note((record.duration_ms - first_ms) / (completion - 1))
 
     def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         """Count an error that a caller was told, as a status or inside an answer that had begun."""
-        for watcher in self._watchers:
+        for watcher in self._error_watchers:
             watcher.told(error, request_id, model, tier)
         answer = Answer(error.status, error.code, model, tier)
         self.errors[answer] = self.errors.get(answer, 0) + 1

@@ -7,7 +7,7 @@ import structlog
 from vipcloud.errors import GatewayError, Overloaded
 from vipcloud.ledger.records import Settled
 from vipcloud.settings import Settings
-from vipcloud.telemetry.figures import Figures, Watcher
+from vipcloud.telemetry.figures import ErrorWatcher, Figures, Watcher
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
     from vipcloud.telemetry.traces import Tracing
@@ -19,18 +19,18 @@ def figures_for(settings: Settings, tracing: "Tracing | None" = None) -> Figures
     """Figures that also log what `telemetry.log_requests` asks for, and tell `tracing`."""
     wanted = settings.telemetry.log_requests
     watchers: list[Watcher] = []
-    if wanted != "none":
-        watchers.append(LoggedRequests() if wanted == "all" else LoggedFailures())
+    error_watchers: list[ErrorWatcher] = []
+    if wanted == "all":
+        watchers.append(LoggedRequests())
+    elif wanted == "failures":
+        error_watchers.append(LoggedFailures())
     if tracing is not None:
         watchers.append(Traced(tracing))
-    return Figures(watchers)
+    return Figures(watchers, error_watchers)
 
 
 class LoggedFailures:
     """Who is turned away by overload is counted only: there may be thousands a second, and a line costs more."""
-
-    def settled(self, record: Settled, tier: str) -> None:
-        """No failure of ours, or `told` as well."""
 
     def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         if error.status >= 500 and not isinstance(error, Overloaded):
