@@ -56,7 +56,7 @@ from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask
 from vipcloud.money import NanoUSD
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.settings import Secret, Settings, UpstreamSettings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
@@ -316,7 +316,7 @@ class World:
 
     def _parts(self) -> Parts:
         settings, clock = self.settings, self.clock
-        catalog = Catalog.load(packaged_toml())
+        catalog = catalog_of(packaged_toml())
         client = cast(Client, self.client)
         upstreams = Upstreams(client, clock, settings, self._chance)
         upstreams.adopt(catalog)

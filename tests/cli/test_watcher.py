@@ -16,7 +16,7 @@ from vipcloud.cli.watcher import Watcher
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger.bookkeeper import Status
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings
 from vipcloud.status import files, rules, store, upstreams
 from vipcloud.status.report import Component, Report
@@ -24,7 +24,7 @@ from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
 
 KEY = "sk-acme-0123456789abcdef"
-CATALOG = Catalog.load(packaged_toml())
+CATALOG = catalog_of(packaged_toml())
 
 
 @dataclass

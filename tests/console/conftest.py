@@ -18,7 +18,8 @@ from vipcloud.console import app
 from vipcloud.console.parts import CurrentCatalog, Parts
 from vipcloud.ledger import store as ledger
 from vipcloud.money import parse_usd
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import migrate
@@ -61,7 +62,7 @@ def parts(tmp_path: Path) -> Parts:
     clock = SystemClock()
 
     def load() -> Catalog:
-        return Catalog.load(packaged_toml(), override.read_text() if override.exists() else None)
+        return catalog_of(packaged_toml(), override.read_text() if override.exists() else None)
 
     return Parts(
         settings=Settings(data=str(tmp_path)),

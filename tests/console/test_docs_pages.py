@@ -11,7 +11,7 @@ from console.conftest import words
 from vipcloud import errors
 from vipcloud.console import markdown
 from vipcloud.console.pages import docs
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.status.report import Component, Day, Incident, Period, Report, Update
 
 
@@ -59,7 +59,7 @@ def test_every_error_and_every_model_is_in_the_tables(site: TestClient[Litestar]
         assert f"| {error.status} | `{error.code}` |" in listed
     models = site.get("/docs/models.md").text
     prices = site.get("/docs/pricing.md").text
-    for model in Catalog.load(packaged_toml()).models:
+    for model in catalog_of(packaged_toml()).models:
         assert f"| `{model}` |" in models
         assert f"| `{model}` |" in prices
 

@@ -28,7 +28,7 @@ from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NanoUSD
-from vipcloud.providers.catalog import Candidate
+from vipcloud.providers.models import Candidate
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage

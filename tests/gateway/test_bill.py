@@ -14,7 +14,7 @@ import pytest
 from front_door import House, Reply, charge
 
 from vipcloud.metering import vocabulary
-from vipcloud.providers.catalog import Vocabulary
+from vipcloud.providers.catalog_rows import Vocabulary
 
 MODEL = "deepseek-chat"
 TEXT = "Count to 30"  # the answer is "1, 2, …": four characters a number, and their tokens one each

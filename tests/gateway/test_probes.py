@@ -9,16 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from candidates import varied
 from vipcloud.clock import SystemClock
 from vipcloud.gateway import probes
 from vipcloud.gateway.probes import Finding, Target
 from vipcloud.http.client import Client
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.settings import ClientSettings, Secret
 from vipcloud.simulators import app as simulators
 from vipcloud.simulators.script import SimulatorOptions
 
-CATALOG = Catalog.load(packaged_toml())
+CATALOG = catalog_of(packaged_toml())
 CANDIDATES = {
     "deepseek": CATALOG.models["deepseek-chat"].candidates[0],
     "zhipu": CATALOG.models["glm-4-air"].candidates[0],
@@ -49,7 +50,7 @@ class Bench:
     async def complete(self, key: str | None = None, upstream_model: str | None = None) -> Finding:
         candidate = CANDIDATES[self.provider]
         if upstream_model is not None:
-            candidate = msgspec.structs.replace(candidate, upstream_model=upstream_model)
+            candidate = varied(candidate, upstream_model=upstream_model)
         return await probes.complete(self.client, self.clock, self.target(key), candidate)
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> Any:

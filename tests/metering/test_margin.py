@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from vipcloud.metering import margin
 from vipcloud.providers import prices
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.providers.price_rows import CalendarRow, PriceRow
 from vipcloud.providers.prices import Calendar, Version
 
-CATALOG = Catalog.load(packaged_toml())
+CATALOG = catalog_of(packaged_toml())
 
 
 def calendar(name: str) -> Calendar:

@@ -12,7 +12,8 @@ from vipcloud.dialects.openai import ChatRequest
 from vipcloud.metering import estimate, rules, vocabulary
 from vipcloud.metering.estimate import Texts
 from vipcloud.providers import usage
-from vipcloud.providers.catalog import Catalog, Quirks, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
+from vipcloud.providers.catalog_rows import Quirks
 from vipcloud.providers.price_rows import PriceRow
 from vipcloud.providers.prices import Price, price_book
 from vipcloud.providers.usage import Delivered, TextSize
@@ -97,7 +98,7 @@ BOOK = {
     },
 }
 DATED = {"input": "0.111111", "output": "0.999999", "effective": datetime(2026, 12, 1, tzinfo=UTC)}
-CATALOG = Catalog.load(packaged_toml())
+CATALOG = catalog_of(packaged_toml())
 PEAK = CATALOG.models["deepseek-chat"].candidates[0].costs.versions[0].hours[0][0]
 PRICES_OVER_TIME = price_book(
     tuple(msgspec.convert(row, PriceRow) for row in (BOOK, DATED)), None, {PEAK.id: PEAK}, "price"

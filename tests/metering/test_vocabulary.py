@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vipcloud.metering import vocabulary
 from vipcloud.providers import catalog
-from vipcloud.providers.catalog import Vocabulary
+from vipcloud.providers.catalog_rows import Vocabulary
 
 VOCABULARIES: list[Vocabulary] = ["deepseek", "qwen", "qwen3.5"]
 

@@ -8,16 +8,16 @@ import pytest
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.errors import GatewayError
 from vipcloud.providers import abilities, fitness
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 
 PACKAGED = packaged_toml()
-CATALOG = Catalog.load(PACKAGED)
+CATALOG = catalog_of(PACKAGED)
 ALWAYS = {"max_tokens", "max_completion_tokens", "stop", "stream", "stream_options"}
 
 
 def supported(override: str, model_id: str = "mine") -> set[str]:
     """Beside what every model supports."""
-    found = abilities.supported_parameters(Catalog.load(PACKAGED, override).models[model_id])
+    found = abilities.supported_parameters(catalog_of(PACKAGED, override).models[model_id])
     assert set(found[: len(ALWAYS)]) == ALWAYS
     assert len(set(found)) == len(found)
     return set(found) - ALWAYS

@@ -1,13 +1,13 @@
 """The `Authorization` header per scheme."""
 
 from vipcloud.providers import auth, catalog, zhipu
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.catalog import catalog_of
 
 KEY = "0123456789abcdef.s3cret"
 NOW_MS = 1_795_000_000_123
 PACKAGED = catalog.packaged_toml()
-RAW = Catalog.load(PACKAGED).providers["zhipu"]
-SIGNED = Catalog.load(PACKAGED, '[providers.zhipu]\nauth = "jwt"').providers["zhipu"]
+RAW = catalog_of(PACKAGED).providers["zhipu"]
+SIGNED = catalog_of(PACKAGED, '[providers.zhipu]\nauth = "jwt"').providers["zhipu"]
 
 
 def test_a_raw_key_is_sent_as_it_is() -> None:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from vipcloud.errors import ModelNotFound, NotImplementedYet, SettingsError
 from vipcloud.providers import catalog
-from vipcloud.providers.catalog import Catalog, Model
+from vipcloud.providers.catalog import catalog_of
+from vipcloud.providers.models import Model
 
 PACKAGED = catalog.packaged_toml()
-CATALOG = Catalog.load(PACKAGED)
+CATALOG = catalog_of(PACKAGED)
 
 # id, provider, status, context, input and output in pico-dollars per token
 PROMISED = [
@@ -119,7 +120,7 @@ def test_a_model_is_served_by_its_ready_candidates_in_order(model_id: str, upstr
 
 @pytest.mark.parametrize("model_id", ["kimi-k2", "qwen3-max", "minimax-text-01"])
 def test_an_announced_model_is_switched_on_by_one_line(model_id: str) -> None:
-    switched = Catalog.load(PACKAGED, f'[models.{model_id}]\nstatus = "live"')
+    switched = catalog_of(PACKAGED, f'[models.{model_id}]\nstatus = "live"')
     assert switched.model(model_id).candidates
 
 
@@ -138,7 +139,7 @@ def test_an_alias_keeps_its_own_id_and_name_and_has_its_targets_rest() -> None:
 
 def test_an_alias_is_served_as_its_target_is_unless_it_says_otherwise() -> None:
     override = '[models.glm-4-latest]\nalias_of = "glm-4"'
-    loaded = Catalog.load(PACKAGED, override).models
+    loaded = catalog_of(PACKAGED, override).models
     assert [one.id for one in loaded["glm-4-latest"].candidates] == [one.id for one in loaded["glm-4"].candidates]
     assert loaded["deepseek-v3.2"].candidates[0].id == "dashscope/deepseek-v3.2"
 
@@ -168,7 +169,7 @@ def test_a_model_without_a_price_is_refused_never_free() -> None:
         output_tokens_max = 256
         candidates = [{ provider = "zhipu", model = "new", cost = { input = "1", output = "1" } }]
     """
-    loaded = Catalog.load(PACKAGED, override)
+    loaded = catalog_of(PACKAGED, override)
     with pytest.raises(NotImplementedYet, match="no price"):
         loaded.model("new")
     assert loaded.models["new"].prices is None
@@ -185,7 +186,7 @@ def test_a_candidates_quirks_win_over_its_providers() -> None:
 def test_what_we_sell_caps_the_output_and_so_does_the_upstream() -> None:
     assert CATALOG.models["deepseek-chat"].candidates[0].output_tokens_max == 8_192
     override = "[models.glm-4-air]\noutput_tokens_max = 50_000"
-    raised = Catalog.load(PACKAGED, override).models["glm-4-air"]
+    raised = catalog_of(PACKAGED, override).models["glm-4-air"]
     assert [one.output_tokens_max for one in raised.candidates] == [16_000, 50_000]
 
 
@@ -193,13 +194,13 @@ def test_what_we_sell_caps_the_output_and_so_does_the_upstream() -> None:
 
 
 def test_an_override_changes_only_the_keys_it_names() -> None:
-    loaded = Catalog.load(PACKAGED, '[models.glm-4-air.price]\ninput = "0.2"')
+    loaded = catalog_of(PACKAGED, '[models.glm-4-air.price]\ninput = "0.2"')
     assert pico_dollars(loaded.models["glm-4-air"]) == (200_000, 160_000)
     assert list(loaded.models) == list(CATALOG.models)
 
 
 def test_a_provider_that_is_not_ready_serves_nothing() -> None:
-    loaded = Catalog.load(PACKAGED, "[providers.dashscope]\nready = false")
+    loaded = catalog_of(PACKAGED, "[providers.dashscope]\nready = false")
     assert [one.id for one in loaded.model("deepseek-chat").candidates] == ["deepseek/deepseek-flash"]
 
 
@@ -210,7 +211,7 @@ def test_an_override_replaces_an_array_whole() -> None:
         model = "glm-4.7"
         cost = { input = "0.6", output = "2.2" }
     """
-    assert [one.upstream_model for one in Catalog.load(PACKAGED, override).models["glm-4"].candidates] == ["glm-4.7"]
+    assert [one.upstream_model for one in catalog_of(PACKAGED, override).models["glm-4"].candidates] == ["glm-4.7"]
 
 
 def test_an_override_may_add_a_provider_and_a_model() -> None:
@@ -235,7 +236,7 @@ def test_an_override_may_add_a_provider_and_a_model() -> None:
         price = { input = "0", output = "0" }
         candidates = [{ provider = "local", model = "tiny", cost = { input = "0", output = "0" } }]
     """
-    loaded = Catalog.load(PACKAGED, override)
+    loaded = catalog_of(PACKAGED, override)
     assert loaded.model("mine/tiny:1b").candidates[0].provider.base_url == "http://127.0.0.1:8000/v1"
 
 
@@ -294,7 +295,7 @@ CANDIDATE = '[[models.glm-4.candidates]]\nprovider = "zhipu"\nmodel = "m"\ncost 
 )
 def test_a_wrong_catalogue_is_refused_with_its_path_and_what_would_be_right(override: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        Catalog.load(PACKAGED, override)
+        catalog_of(PACKAGED, override)
 
 
 # --- properties ----------------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from vipcloud.errors import BadRequest, ContentFiltered, ContextLengthExceeded, RateLimited, UpstreamFailed
 from vipcloud.providers import catalog, failures
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.catalog import catalog_of
 
 PACKAGED = catalog.packaged_toml()
-PROVIDERS = Catalog.load(PACKAGED).providers
+PROVIDERS = catalog_of(PACKAGED).providers
 DEEPSEEK, ZHIPU, MINIMAX = PROVIDERS["deepseek"], PROVIDERS["zhipu"], PROVIDERS["minimax"]
-ZHIPU_JWT = Catalog.load(PACKAGED, '[providers.zhipu]\nauth = "jwt"').providers["zhipu"]
+ZHIPU_JWT = catalog_of(PACKAGED, '[providers.zhipu]\nauth = "jwt"').providers["zhipu"]
 
 
 def deepseek(message: str, kind: str = "invalid_request_error") -> bytes:
@@ -300,7 +300,7 @@ def test_a_body_nested_too_deep_is_no_traceback() -> None:
 
 def test_a_code_in_the_message_counts_where_the_provider_hides_it_there() -> None:
     rules = '[[providers.minimax.errors]]\ncodes = ["1008"]\nkind = "arrears"'
-    provider = Catalog.load(PACKAGED, rules).providers["minimax"]
+    provider = catalog_of(PACKAGED, rules).providers["minimax"]
     inside = b'{"error":{"message":"insufficient balance (1008)","type":"x"}}'
     assert failures.classify(provider, 500, inside, None).kind == "arrears"
     base = b'{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}'
@@ -453,7 +453,7 @@ def test_a_wait_may_be_a_length_or_a_time(message: str, seconds: float | None) -
 
 def test_what_is_used_up_until_tomorrow_comes_back_at_midnight_in_beijing() -> None:
     rule = '[[providers.minimax.errors]]\ncodes = ["9*"]\nkind = "quota_exhausted"\nuntil_tomorrow = true'
-    provider = Catalog.load(PACKAGED, rule).providers["minimax"]
+    provider = catalog_of(PACKAGED, rule).providers["minimax"]
     body = b'{"base_resp":{"status_code":9123,"status_msg":"daily cap"}}'
     failure = failures.classify(provider, 429, body, None, now_s=NOW_S)
     assert (failure.account_state, failure.retry_after_s) == ("suspended", 13.5 * 3600 - 180)
@@ -464,7 +464,7 @@ def test_what_is_used_up_until_tomorrow_comes_back_at_midnight_in_beijing() -> N
 @pytest.mark.parametrize(("code", "kind"), [("InvalidParameter.X", "context_length"), ("Other", "bad_request")])
 def test_a_code_of_a_rule_may_end_with_a_star(code: str, kind: str) -> None:
     rule = '[[providers.dashscope.errors]]\ncodes = ["Invalid*"]\nkind = "context_length"'
-    provider = Catalog.load(PACKAGED, rule).providers["dashscope"]
+    provider = catalog_of(PACKAGED, rule).providers["dashscope"]
     body = msgspec.json.encode({"code": code, "message": "x", "request_id": "7d"})
     assert failures.classify(provider, 400, body, None).kind == kind
 

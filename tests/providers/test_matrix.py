@@ -9,9 +9,10 @@ import pytest
 from vipcloud.dialects import requests
 from vipcloud.errors import NotImplementedYet
 from vipcloud.providers import catalog, structured, translate
-from vipcloud.providers.catalog import Candidate, Catalog
+from vipcloud.providers.catalog import catalog_of
+from vipcloud.providers.models import Candidate
 
-MODELS = Catalog.load(catalog.packaged_toml()).models
+MODELS = catalog_of(catalog.packaged_toml()).models
 COLUMNS: dict[str, Candidate] = {
     "DeepSeek": MODELS["deepseek-chat"].candidates[0],
     "Zhipu GLM-4": MODELS["glm-4-flash"].candidates[0],

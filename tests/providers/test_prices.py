@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from vipcloud.errors import SettingsError
 from vipcloud.providers import prices
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.providers.price_rows import CalendarRow, PriceRow
 from vipcloud.providers.prices import PriceBook
 
-CATALOG = Catalog.load(packaged_toml())
+CATALOG = catalog_of(packaged_toml())
 PEAK = CATALOG.models["deepseek-chat"].candidates[0].costs.versions[0].hours[0][0]
 BEIJING = timezone(timedelta(hours=8))
 
@@ -249,7 +249,7 @@ def test_a_markup_follows_the_costs_versions_hours_and_tiers() -> None:
 
 
 def test_a_price_given_outright_wins_over_the_markup_below_it() -> None:
-    loaded = Catalog.load(packaged_toml(), '[models.glm-4]\nprice = { input = "1", output = "2" }')
+    loaded = catalog_of(packaged_toml(), '[models.glm-4]\nprice = { input = "1", output = "2" }')
     assert loaded.models["glm-4"].prices is not None
     price = loaded.models["glm-4"].prices.at(0)
     assert (price.input, price.output, price.cached_input) == (1_000_000, 2_000_000, 1_000_000)
@@ -325,7 +325,7 @@ FIRST = 'price = [{ input = "1", output = "1" }, '
 )
 def test_a_wrong_price_is_refused_with_its_path_and_what_would_be_right(override: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        Catalog.load(packaged_toml(), override)
+        catalog_of(packaged_toml(), override)
 
 
 def test_a_calendar_may_last_to_midnight_and_lie_west() -> None:

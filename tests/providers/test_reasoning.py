@@ -8,7 +8,8 @@ import pytest
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.errors import NotImplementedYet
 from vipcloud.providers import catalog, reasoning, translate
-from vipcloud.providers.catalog import Candidate, Catalog
+from vipcloud.providers.catalog import catalog_of
+from vipcloud.providers.models import Candidate
 
 SOLD = "capabilities = { tools = true, json_object = true, json_schema = true, reasoning = true }"
 
@@ -33,10 +34,10 @@ def sold_with_reasoning(model: str, provider: str, upstream: str, quirks: str) -
         cost = {{ input = "1", output = "1" }}
         quirks = {{ thinking = true{quirks} }}
     """
-    return Catalog.load(catalog.packaged_toml(), override).models[model].candidates[0]
+    return catalog_of(catalog.packaged_toml(), override).models[model].candidates[0]
 
 
-MODELS = Catalog.load(catalog.packaged_toml()).models
+MODELS = catalog_of(catalog.packaged_toml()).models
 REASONER, HOSTED = MODELS["deepseek-reasoner"].candidates
 K3 = sold_with_reasoning(
     "kimi-k3",
@@ -125,7 +126,7 @@ def test_a_model_sold_without_reasoning_never_reasons(candidate: Candidate, fiel
 
 def test_a_model_that_reasons_on_demand_is_told_so() -> None:
     override = "[models.qwen3-max.capabilities]\nreasoning = true"
-    on_demand = Catalog.load(catalog.packaged_toml(), override).models["qwen3-max"].candidates[0]
+    on_demand = catalog_of(catalog.packaged_toml(), override).models["qwen3-max"].candidates[0]
     assert told(on_demand) == {"enable_thinking": False}
     assert told(on_demand, reasoning_effort="high") == {"enable_thinking": True, "thinking_budget": 52_428}
     assert told(on_demand, thinking={"type": "enabled"}) == {"enable_thinking": True}

@@ -25,8 +25,10 @@ class Fault:
 
 
 def read(body: bytes | dict[str, Any], stops: tuple[str, ...] = (), legacy_functions: bool = False) -> Reply:
-    return reply.read_reply(
-        body if isinstance(body, bytes) else json.dumps(body).encode(),
+    """What it is read as; if it is read as a text, too, that must be the same answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = reply.read_reply(
+        data,
         id="chatcmpl-ours",
         model="vip",
         created=1_795_000_000,
@@ -34,6 +36,11 @@ def read(body: bytes | dict[str, Any], stops: tuple[str, ...] = (), legacy_funct
         stops=stops,
         legacy_functions=legacy_functions,
     )
+    text = None if stops else reply.read_text(data, "chatcmpl-ours", "vip", 1_795_000_000)
+    if text is not None:
+        assert text.whole() == answer
+        assert text.encode() == encode_reply(answer)
+    return answer
 
 
 def read_as_any(body: dict[str, Any]) -> Reply:

@@ -21,7 +21,7 @@ from vipcloud.errors import (
     UpstreamInterrupted,
 )
 from vipcloud.providers import usage as counts
-from vipcloud.providers.catalog import Quirks
+from vipcloud.providers.catalog_rows import Quirks
 from vipcloud.providers.stream import CALLS_MAX, StreamTranslator
 from vipcloud.providers.usage import TextSize
 

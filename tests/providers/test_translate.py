@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from candidates import varied
 from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
 from vipcloud.providers import call_ids, catalog, fitness, translate
-from vipcloud.providers.catalog import Candidate, Catalog, Model
+from vipcloud.providers.catalog import catalog_of
+from vipcloud.providers.models import Candidate, Model
 
-MODELS = Catalog.load(catalog.packaged_toml()).models
+MODELS = catalog_of(catalog.packaged_toml()).models
 CHAT = MODELS["deepseek-chat"].candidates[0]
 REASONER = MODELS["deepseek-reasoner"].candidates[0]
 FLASH = MODELS["glm-4-flash"].candidates[0]
@@ -281,7 +283,7 @@ def test_an_effort_goes_by_the_upstreams_own_word_or_not_at_all() -> None:
     override += (
         'cost = { input = "1", output = "1" }\nquirks = { thinking = true, reasoning_efforts = { minimal = "high" } }'
     )
-    candidate = Catalog.load(catalog.packaged_toml(), override).models["deepseek-reasoner"].candidates[0]
+    candidate = catalog_of(catalog.packaged_toml(), override).models["deepseek-reasoner"].candidates[0]
     assert sent(candidate, reasoning_effort="minimal")["reasoning_effort"] == "high"
     assert "reasoning_effort" not in sent(candidate, reasoning_effort="max")
 
@@ -474,7 +476,7 @@ def test_elsewhere_reasoning_is_left_out(candidate: Candidate, fields: dict[str,
 
 
 def test_an_id_that_was_made_unique_goes_back_as_the_provider_gave_it() -> None:
-    repeating = msgspec.structs.replace(CHAT, quirks=msgspec.structs.replace(CHAT.quirks, call_ids_repeat=True))
+    repeating = varied(CHAT, quirks=msgspec.structs.replace(CHAT.quirks, call_ids_repeat=True))
     ours = call_ids.unique("chatcmpl-01ab", "get_weather:0")
     messages = [
         {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": ours}, CALL]},
@@ -555,7 +557,7 @@ def test_json_is_native_or_in_words_as_the_quirks_say() -> None:
     def with_quirks(quirks: str) -> Candidate:
         override = '[[models.glm-4.candidates]]\nprovider = "zhipu"\nmodel = "x"\n'
         override += f'cost = {{ input = "1", output = "1" }}\nquirks = {{ {quirks} }}'
-        return Catalog.load(catalog.packaged_toml(), override).models["glm-4"].candidates[0]
+        return catalog_of(catalog.packaged_toml(), override).models["glm-4"].candidates[0]
 
     native = sent(with_quirks('json_schema = "native"'), response_format=SCHEMA_FORMAT)
     assert (native["messages"], native["response_format"]) == (HELLO, SCHEMA_FORMAT)

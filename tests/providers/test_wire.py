@@ -18,11 +18,12 @@ from vipcloud.dialects.openai import Usage
 from vipcloud.errors import GatewayError, UpstreamFailed
 from vipcloud.providers import catalog, failures, reply
 from vipcloud.providers import usage as counts
-from vipcloud.providers.catalog import Catalog, Provider
+from vipcloud.providers.catalog import catalog_of
+from vipcloud.providers.models import Provider
 from vipcloud.providers.stream import StreamTranslator
 
 WIRE = Path(__file__).parent / "wire"
-PROVIDERS = Catalog.load(catalog.packaged_toml()).providers
+PROVIDERS = catalog_of(catalog.packaged_toml()).providers
 PARIS = '{"city": "Paris"}'
 
 

@@ -22,7 +22,8 @@ from vipcloud.clock import SystemClock
 from vipcloud.errors import SettingsError
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.store import LedgerError
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings
 from vipcloud.status.store import IncidentError
 from vipcloud.storage import engine as storage
@@ -114,13 +115,13 @@ def load_catalog(settings: Settings) -> Catalog:
     if not path.is_file():
         if settings.gateway.catalog:
             raise SettingsError(f"gateway.catalog: the file {path} does not exist.")
-        return Catalog.load(packaged_toml())
+        return catalog_of(packaged_toml())
     try:
         override = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}.") from error
     try:
-        return Catalog.load(packaged_toml(), override)
+        return catalog_of(packaged_toml(), override)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
 
@@ -134,7 +135,7 @@ def edit_catalog(settings: Settings, edit: Callable[[str], str]) -> bool:
 
     def checked(text: str) -> str:
         changed = edit(text)
-        Catalog.load(packaged_toml(), changed)
+        catalog_of(packaged_toml(), changed)
         return changed
 
     try:

@@ -18,7 +18,7 @@ from vipcloud.http.headers import header_block
 from vipcloud.ledger import bookkeeper
 from vipcloud.ledger import store as ledger
 from vipcloud.providers import auth
-from vipcloud.providers.catalog import Catalog, Provider
+from vipcloud.providers.models import Catalog, Provider
 from vipcloud.settings import Settings, UpstreamSettings
 from vipcloud.storage import engine as storage
 

@@ -21,7 +21,8 @@ from vipcloud.gateway.upstreams import account_settings
 from vipcloud.metering import margin
 from vipcloud.metering.margin import Line, TokenClass
 from vipcloud.providers import abilities, edits
-from vipcloud.providers.catalog import Candidate, Catalog, Model, Status
+from vipcloud.providers.catalog_rows import Status
+from vipcloud.providers.models import Candidate, Catalog, Model
 from vipcloud.providers.prices import Rates
 from vipcloud.settings import Settings, UpstreamSettings
 

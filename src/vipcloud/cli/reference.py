@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from vipcloud import errors
 from vipcloud.cli import context, models
 from vipcloud.cli.commands import app
-from vipcloud.providers.catalog import Catalog, packaged_toml
+from vipcloud.providers.catalog import catalog_of, packaged_toml
 from vipcloud.settings import PREFIX, Secret, Settings, TierSettings, UpstreamAccountSettings, UpstreamSettings
 from vipcloud.telemetry.families import FAMILIES
 
@@ -92,7 +92,7 @@ def margins_page() -> str:
         "behind a comma is for calls in the hours of a calendar, or from a size on. `vipcloud models show` prints the",
         "same of your own catalogue.",
     ]
-    for model in Catalog.load(packaged_toml()).models.values():
+    for model in catalog_of(packaged_toml()).models.values():
         columns, rows = models.margin_table(model, 0.0)
         alias = f", an alias of `{model.alias_of}`" if model.alias_of else ""
         lines += [f"\n## `{model.id}`\n", f"{model.status}{alias}\n"]

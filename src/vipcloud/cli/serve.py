@@ -51,7 +51,7 @@ from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import DAY_S
 from vipcloud.money import parse_usd
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings, UpstreamSettings, environment_secret
 from vipcloud.simulators import app as simulators
 from vipcloud.storage import engine as storage

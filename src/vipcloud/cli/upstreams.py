@@ -16,7 +16,7 @@ from vipcloud.gateway import probes
 from vipcloud.gateway.probes import Finding, Target
 from vipcloud.gateway.upstreams import account_settings, check_names
 from vipcloud.http.client import Client
-from vipcloud.providers.catalog import Candidate, Catalog, Provider
+from vipcloud.providers.models import Candidate, Catalog, Provider
 from vipcloud.settings import Secret, Settings, UpstreamAccountSettings, UpstreamSettings
 from vipcloud.status import upstreams as upstream_state
 from vipcloud.status.upstreams import AccountState
@@ -179,7 +179,7 @@ def look(data: context.Data, config: context.Config) -> tuple[Settings, Catalog,
     for provider in catalog.providers.values():
         own = settings.upstreams.get(provider.id) or UpstreamSettings()
         if own.auth:
-            provider = msgspec.structs.replace(provider, auth=own.auth)  # noqa: PLW2901 - the same one, as set
+            provider = provider.with_auth(own.auth)  # noqa: PLW2901 - the same one, as set
         accounts: list[UpstreamAccountSettings | None] = [*account_settings(provider, own)]
         for account in accounts or [None]:
             base_url = (account.base_url if account is not None else "") or own.base_url or provider.base_url

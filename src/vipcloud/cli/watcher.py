@@ -27,7 +27,7 @@ from vipcloud.http.client import Client, ClientError, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.ledger import availability, bookkeeper
 from vipcloud.ledger.availability import Counts, Key
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings
 from vipcloud.status import files, rules, store
 from vipcloud.status import upstreams as upstream_files

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from vipcloud.clock import Clock
 from vipcloud.errors import SettingsError
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings
 
 P = ParamSpec("P")

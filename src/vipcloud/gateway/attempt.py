@@ -18,7 +18,7 @@ from vipcloud.metering.estimate import Texts
 from vipcloud.providers import answers, structured, translate
 from vipcloud.providers import usage as counts
 from vipcloud.providers.answers import Form
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.models import Model
 from vipcloud.providers.stream import StreamTranslator
 from vipcloud.providers.usage import Delivered, TextSize
 
@@ -145,7 +145,7 @@ class Attempt:
             request,
             way.candidate,
             max_tokens=tokens,
-            attempt_id=f"{self.call.serial}-{self.bill.attempts}",
+            attempt_id=f"{self.call.serial}-{self.bill.attempts}" if way.candidate.takes_request_id else "",
             account=self.bill.principal.account.id,
         )
 

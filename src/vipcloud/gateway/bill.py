@@ -21,7 +21,7 @@ from vipcloud.limits.guard import Permit
 from vipcloud.limits.local import LocalGuard
 from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD, usd_number
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.models import Model
 from vipcloud.providers.prices import Price
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "revoked", "fault"]

@@ -20,7 +20,7 @@ import structlog
 from msgspec import Struct
 
 from vipcloud.metering import vocabulary
-from vipcloud.providers.catalog import Vocabulary
+from vipcloud.providers.catalog_rows import Vocabulary
 
 COMMAND: Final = (sys.executable, "-m", "vipcloud.gateway.counting")
 NICE: Final = 10  # serving goes first

@@ -10,7 +10,7 @@ from vipcloud.errors import SettingsError
 from vipcloud.gateway import endings
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstream_state import UpstreamNotices
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
 from vipcloud.limits.guard import Guard, Purse, Subject
 from vipcloud.limits.rules import Limits, Meter
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings, TierSettings
 from vipcloud.telemetry.figures import Figures
 

@@ -5,7 +5,7 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 
 from vipcloud.accounts.directory import Principal, Terms
 from vipcloud.accounts.rules import key_hash
@@ -41,11 +41,21 @@ from vipcloud.limits.rules import Ask, seconds_to_midnight, whole_seconds
 from vipcloud.money import NanoUSD
 from vipcloud.providers import answers, stream
 from vipcloud.providers.answers import Form
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.models import Model
 from vipcloud.providers.prices import Price
 
 SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
 _NO_OTHERS: Iterator[ChatRequest] = iter(())
+
+
+class ChatRoute:
+    """`chat` as the route of an `App`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def serve(self, call: Call) -> Awaitable[None]:
+        return chat(call, self._parts)
 
 
 async def chat(call: Call, parts: Parts) -> None:

@@ -19,8 +19,9 @@ from vipcloud.gateway.upstreams import ERROR_BYTES_MAX, USER_AGENT
 from vipcloud.http.client import Client, ClientError, ConnectFailed, TimedOut, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.providers import auth, failures, translate
-from vipcloud.providers.catalog import Candidate, FailureKind, Provider
+from vipcloud.providers.catalog_rows import FailureKind
 from vipcloud.providers.failures import Failure
+from vipcloud.providers.models import Candidate, Provider
 from vipcloud.settings import Secret
 
 TIMEOUT_S = 30.0

@@ -81,7 +81,7 @@ def table(parts: Parts, pages: Route | None = None) -> dict[str, dict[str, Route
         **(
             {PLAYGROUND_PATH: {"POST": partial(playground.chat, parts=parts)}} if parts.settings.console.enabled else {}
         ),
-        "/chat/completions": {"POST": partial(pipeline.chat, parts=parts)},
+        "/chat/completions": {"POST": pipeline.ChatRoute(parts).serve},
         "/models": {"GET": list_models},
         "/models/*": {"GET": show_model},
         **{path: {"POST": not_served} for path in NOT_SERVED},

@@ -11,6 +11,7 @@ from typing import Any
 from vipcloud.dialects import chunks, replies, requests
 from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.text_reply import TextReply
 from vipcloud.errors import (
     GatewayError,
     UpstreamFailed,
@@ -74,6 +75,28 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     finally:
         response.abort()
     answered_s = parts.clock.monotonic_s()
+    text: TextReply | None = None
+    if request.stop is None and attempt.form is None and not bill.streamed and not candidate.inline_thinking:
+        text = reply.read_text(
+            payload, bill.permit.request_id, request.model, int(bill.started_s), usage_tokens_max(attempt, way)
+        )
+    if text is None:
+        await serve_whole(attempt, way, faults, payload, answered_s)
+        return
+    usage = text.usage
+    estimated = usage is None
+    if usage is None:
+        usage = text.usage = await attempt.count(way, (text.content, text.reasoning, ""))
+    if type(request) is not PlainChat and not reasoning.shown(request):
+        text.reasoning = ""
+    attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
+    bill.settle("complete", usage, estimated=estimated, finish_reason=text.finish_reason)
+    attempt.call.send_last(text.encode())
+
+
+async def serve_whole(attempt: Attempt, way: Way, faults: "Faults", payload: bytes, answered_s: float) -> None:
+    """The rest of `serve_unary` for what may be more than a text, or must have a form. Raises AttemptFailed."""
+    parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
     try:
         answer = reply.read_reply(
             payload,
@@ -81,11 +104,11 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
             model=request.model,
             created=int(bill.started_s),
             classify=faults.classify,
-            stops=translate.local_stops(request, candidate) if request.stop is not None else (),
+            stops=translate.local_stops(request, candidate),
             legacy_functions=requests.uses_legacy_functions(request),
             quirks=candidate.quirks,
             tool_names=reply.NO_NAMES if type(request) is PlainChat else translate.original_names(request, candidate),
-            usage_tokens_max=attempt.model.context_tokens + candidate.output_tokens_max * (request.n or 1),
+            usage_tokens_max=usage_tokens_max(attempt, way),
         )
     except GatewayError as error:
         if faults.reported is None:
@@ -109,6 +132,11 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     else:
         bill.settle("complete", answer.usage, estimated=estimated, finish_reason=reason)
         attempt.call.send_last(replies.encode_reply(answer))
+
+
+def usage_tokens_max(attempt: Attempt, way: Way) -> int:
+    """More than any answer can have used."""
+    return attempt.model.context_tokens + way.candidate.output_tokens_max * (attempt.request.n or 1)
 
 
 def asks_for_usage(request: ChatRequest) -> bool:
@@ -140,7 +168,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         quirks=way.candidate.quirks,
         tool_names=reply.NO_NAMES if plain else translate.original_names(request, way.candidate),
         show_reasoning=plain or reasoning.shown(request),
-        usage_tokens_max=attempt.model.context_tokens + way.candidate.output_tokens_max * (request.n or 1),
+        usage_tokens_max=usage_tokens_max(attempt, way),
     )
     first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
     if attempt.spare:

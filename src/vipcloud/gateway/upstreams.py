@@ -23,7 +23,7 @@ from vipcloud.gateway import wishes
 from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.providers import auth, failures, fitness
-from vipcloud.providers.catalog import Candidate, Catalog, Model, Provider
+from vipcloud.providers.models import Candidate, Catalog, Model, Provider
 from vipcloud.routing import rules
 from vipcloud.routing.breaker import Breaker
 from vipcloud.routing.budget import RetryBudget
@@ -471,7 +471,7 @@ class Upstreams:
     def _open_accounts(self, provider: Provider) -> list[UpstreamAccount]:
         settings = self._settings.get(provider.id) or UpstreamSettings()
         if settings.auth:
-            provider = msgspec.structs.replace(provider, auth=settings.auth)
+            provider = provider.with_auth(settings.auth)
         known = {
             (account.origin, account.prefix, _secrets(account)): account
             for account in self._accounts.get(provider.id, [])

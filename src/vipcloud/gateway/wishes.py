@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from vipcloud.dialects.openai import ChatRequest, PriceLimit, ProviderOptions
 from vipcloud.errors import NoProviderAllowed
-from vipcloud.providers.catalog import Candidate
+from vipcloud.providers.models import Candidate
 from vipcloud.providers.prices import Rates
 from vipcloud.routing.pace import Pace
 

@@ -27,7 +27,7 @@ from vipcloud.dialects.openai import (
 )
 from vipcloud.metering import vocabulary
 from vipcloud.providers import usage
-from vipcloud.providers.catalog import Quirks
+from vipcloud.providers.catalog_rows import Quirks
 from vipcloud.providers.usage import Delivered, TextSize, utf8_bytes
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from vipcloud.providers.catalog import Vocabulary
+from vipcloud.providers.catalog_rows import Vocabulary
 from vipcloud.providers.usage import utf8_bytes
 
 COUNT_CHARS: Final = 32_768  # of one text, before it is sampled

@@ -16,7 +16,7 @@ import msgspec
 from vipcloud.dialects.models import ModelEntry
 from vipcloud.dialects.openai import ChatRequest
 from vipcloud.providers import fitness, translate
-from vipcloud.providers.catalog import Candidate, Catalog, Model
+from vipcloud.providers.models import Candidate, Catalog, Model
 
 MODELS_KEPT_MAX = 1024  # in memory, with what they support
 

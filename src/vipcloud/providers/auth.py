@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from vipcloud.providers import zhipu
-from vipcloud.providers.catalog import Provider
+from vipcloud.providers.models import Provider
 
 RENEWAL_MS = 180_000  # a signed token is reused this long, so the last call with it has 30 s of its life left
 

@@ -8,7 +8,8 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable
 
 from vipcloud.errors import SettingsError
-from vipcloud.providers.catalog import Status, merge
+from vipcloud.providers.catalog import merge
+from vipcloud.providers.catalog_rows import Status
 
 
 def with_status(text: str, model_id: str, status: Status) -> str:

@@ -27,7 +27,8 @@ from vipcloud.errors import (
     UpstreamTimeout,
     shorten,
 )
-from vipcloud.providers.catalog import ErrorRule, FailureKind, Provider
+from vipcloud.providers.catalog_rows import ErrorRule, FailureKind
+from vipcloud.providers.models import Provider
 
 AccountEffect = Literal["cooling", "suspended", "removed", "no_access"]
 

@@ -17,7 +17,8 @@ from vipcloud.dialects.openai import (
 )
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
 from vipcloud.providers import reasoning, structured, tools
-from vipcloud.providers.catalog import Candidate, Quirks
+from vipcloud.providers.catalog_rows import Quirks
+from vipcloud.providers.models import Candidate
 
 _ANSWERS = (ToolMessage, FunctionMessage)
 

@@ -29,7 +29,8 @@ from vipcloud.dialects.openai import (
     UserMessage,
 )
 from vipcloud.providers import call_ids, reasoning
-from vipcloud.providers.catalog import Candidate, Quirks
+from vipcloud.providers.catalog_rows import Quirks
+from vipcloud.providers.models import Candidate
 
 # Tuples, because `isinstance` against `A | B` builds the union at each call, and these run for every message.
 _NAMED_TEXT = (UserMessage, SystemMessage)

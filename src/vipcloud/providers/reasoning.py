@@ -13,7 +13,7 @@ Source: openrouter.ai/docs/use-cases/reasoning-tokens (seen 2026-11).
 from msgspec import Struct
 
 from vipcloud.dialects.openai import ChatRequest, Effort, JSONObjectFormat, JSONSchemaFormat
-from vipcloud.providers.catalog import Candidate
+from vipcloud.providers.models import Candidate
 
 BUDGET_TOKENS_MIN = 1024
 EFFORT_SHARES: dict[Effort, float] = {

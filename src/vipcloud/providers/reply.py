@@ -24,9 +24,10 @@ from msgspec import UNSET, UnsetType
 
 from vipcloud.dialects.openai import FinishReason, FunctionCall, ToolCall
 from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, ReplyMessage
+from vipcloud.dialects.text_reply import TextReply
 from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import call_ids, usage
-from vipcloud.providers.catalog import ORDINARY, Quirks
+from vipcloud.providers.catalog_rows import ORDINARY, Quirks
 from vipcloud.providers.thinking import Thinking
 from vipcloud.providers.wire import (
     UNDECODED,
@@ -255,6 +256,30 @@ def first_stop(text: str, stops: tuple[str, ...]) -> int:
 # --- a whole reply -----------------------------------------------------------------------------------------------
 
 
+def read_text(
+    body: bytes,
+    id: str,  # noqa: A002
+    model: str,
+    created: int,
+    usage_tokens_max: int = usage.TOKENS_MAX,
+) -> TextReply | None:
+    """As `read_reply`, of a body that holds one text and nothing that needs a look: most do. None of any other.
+
+    Not for upstreams that put their thoughts inline, nor where the gateway has to look for stop strings.
+    """
+    try:
+        said = decode_text_reply(body)
+    except UNDECODED:
+        return None  # more than text, or not as it should be
+    choice = said.choices[0]
+    message = choice.message
+    reasoning = message.reasoning_content or ""
+    if not reasoning and message.reasoning_details:
+        reasoning = details_text(message.reasoning_details)
+    counts = usage.of_counts(said.usage, usage_tokens_max)
+    return TextReply(id, created, model, message.content, reasoning, choice.finish_reason, counts)
+
+
 def read_reply(
     body: bytes,
     *,
@@ -274,26 +299,6 @@ def read_reply(
     the upstream's name of a tool the caller's, where they differ. Raises what `classify` makes of an error in the body,
     ContextLengthExceeded, or UpstreamFailed for a body that is no completion.
     """
-    if not stops and not quirks.inline_thinking:
-        try:
-            text = decode_text_reply(body)
-        except UNDECODED:
-            pass  # more than text, or not as it should be
-        else:
-            choice = text.choices[0]
-            message = ReplyMessage("assistant", choice.message.content)
-            if choice.message.reasoning_content or choice.message.reasoning_details:
-                message.reasoning_content = (
-                    choice.message.reasoning_content or details_text(choice.message.reasoning_details) or UNSET
-                )
-            return Reply(
-                id,
-                "chat.completion",
-                created,
-                model,
-                [ReplyChoice(0, message, None, choice.finish_reason)],
-                usage.of_counts(text.usage, usage_tokens_max),
-            )
     try:
         wire = _decode_body(body)
         if reports_error(wire):

@@ -32,7 +32,7 @@ from vipcloud.errors import BadRequest, GatewayError, UpstreamFailed, UpstreamIn
 from vipcloud.http import sse
 from vipcloud.providers import call_ids
 from vipcloud.providers import usage as counts
-from vipcloud.providers.catalog import ORDINARY, Quirks
+from vipcloud.providers.catalog_rows import ORDINARY, Quirks
 from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,

@@ -17,8 +17,9 @@ from vipcloud.dialects.openai import (
     ResponseFormat,
     SchemaSpec,
 )
-from vipcloud.providers.catalog import Candidate, Quirks
+from vipcloud.providers.catalog_rows import Quirks
 from vipcloud.providers.messages import mention_json
+from vipcloud.providers.models import Candidate
 from vipcloud.providers.schemas import subset
 
 _JSON_INSTRUCTION = "Answer with one JSON object and nothing else: no prose, no code fence."

@@ -22,7 +22,7 @@ from vipcloud.dialects.openai import (
     ToolChoice,
 )
 from vipcloud.errors import BadRequest
-from vipcloud.providers.catalog import Quirks
+from vipcloud.providers.catalog_rows import Quirks
 from vipcloud.providers.schemas import subset
 
 RENAMED_PREFIX = "fn_"

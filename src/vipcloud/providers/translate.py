@@ -19,11 +19,12 @@ from functools import lru_cache
 
 import msgspec
 
-from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.openai import ChatRequest, Message, PlainChat
 from vipcloud.errors import BadRequest
 from vipcloud.providers import fitness, messages, reasoning, structured, tools
-from vipcloud.providers.catalog import Candidate, Quirks
-from vipcloud.providers.wire import Beginning, Body, PlainBody, UsageOption
+from vipcloud.providers.catalog_rows import Quirks
+from vipcloud.providers.models import Candidate
+from vipcloud.providers.wire import Beginning, Body, UsageOption
 
 _USER_ID_BYTES = 16
 _NO_NAMES: Mapping[str, str] = {}
@@ -66,42 +67,74 @@ def encode_suited(
     request: ChatRequest, candidate: Candidate, *, max_tokens: int | None, attempt_id: str, account: str
 ) -> bytes:
     """As `encode_request`, for a candidate that `fitness.suited` has returned for this request."""
-    quirks = candidate.quirks
-    plain = type(request) is PlainChat
     limit = candidate.output_tokens_max
     ceiling = max_tokens or request.max_completion_tokens or request.max_tokens or limit
     if ceiling > limit:
         ceiling = limit
     try:
-        body = (PlainBody if plain else Body)(
-            candidate.upstream_model, request.messages, ceiling, request.temperature, request.top_p
-        )
-        if not candidate.sampling_stands:
-            _set_sampling(body, request, quirks)
-        if request.stream:
-            body.stream = True
-            if quirks.usage_option:
-                body.stream_options = _USAGE_OPTION
-        field = quirks.user_field
-        if field is not None and (account or request.user is not None or request.safety_identifier is not None):
-            pseudonym = _user_id(account, request.safety_identifier or request.user or "")
-            if field == "user_id":
-                body.user_id = pseudonym
-            else:
-                body.safety_identifier = pseudonym
-        if quirks.request_id:
-            body.request_id = attempt_id
-        tail = candidate.body_tail
-        if type(body) is Body:
-            tail = _set_rare(body, request, candidate, ceiling)
-        elif not candidate.messages_stand:
-            body.messages = messages.rewritten(request, candidate, _NO_NAMES, "")
-        return _encode(body)[:-1] + tail
+        if type(request) is PlainChat:
+            return _plain_body(request, candidate, ceiling, attempt_id, account)
+        return _body(request, candidate, ceiling, attempt_id, account)
     except (OverflowError, RecursionError, ValueError) as error:
         # ValueError: a lone surrogate, or an integer of more digits than Python writes.
         raise BadRequest(
             "The request holds a value that cannot be sent on: nested too deep, or out of range."
         ) from error
+
+
+def _plain_body(request: PlainChat, candidate: Candidate, ceiling: int, attempt_id: str, account: str) -> bytes:
+    """In pieces, most of which are the candidate's: a plain request adds little to its messages."""
+    sent: list[Message] = request.messages  # type: ignore[assignment]  # never added to
+    if not candidate.messages_stand:
+        sent = messages.rewritten(request, candidate, _NO_NAMES, "")
+    temperature, top_p, more = request.temperature, request.top_p, b""
+    if not candidate.sampling_stands:
+        if temperature == 0 and candidate.quirks.temperature_zero == "greedy":
+            more = b',"do_sample":false'
+        temperature, top_p = _sampling(request, candidate.quirks)
+    if temperature is not None:
+        more += b',"temperature":' + _encode(temperature)
+    if top_p is not None:
+        more += b',"top_p":' + _encode(top_p)
+    if request.stream:
+        more += candidate.stream_fields
+    if candidate.user_field is not None:
+        pseudonym = _user_of(request, account)
+        if pseudonym is not None:
+            more += b',"%b":"%b"' % (candidate.user_field, pseudonym.encode())
+    if candidate.takes_request_id:
+        more += b',"request_id":' + _encode(attempt_id)
+    return b'%b%b,"%b":%d%b%b' % (
+        candidate.body_head,
+        _encode(sent),
+        candidate.ceiling_field,
+        ceiling,
+        more,
+        candidate.body_tail,
+    )
+
+
+def _body(request: ChatRequest, candidate: Candidate, ceiling: int, attempt_id: str, account: str) -> bytes:
+    """Of a request that is more than plain."""
+    quirks = candidate.quirks
+    body = Body(candidate.upstream_model, request.messages)
+    if quirks.ceiling_field == "max_tokens":
+        body.max_tokens = ceiling
+    else:
+        body.max_completion_tokens = ceiling
+    if request.temperature == 0 and quirks.temperature_zero == "greedy":
+        body.do_sample = False
+    body.temperature, body.top_p = _sampling(request, quirks)
+    if request.stream:
+        body.stream = True
+        if quirks.usage_option:
+            body.stream_options = _USAGE_OPTION
+    if quirks.user_field is not None:
+        setattr(body, quirks.user_field, _user_of(request, account))
+    if quirks.request_id:
+        body.request_id = attempt_id
+    tail = _set_rare(body, request, candidate, ceiling)
+    return _encode(body)[:-1] + tail
 
 
 def local_stops(request: ChatRequest, candidate: Candidate) -> tuple[str, ...]:
@@ -143,17 +176,12 @@ def _set_tools(body: Body, request: ChatRequest, quirks: Quirks, names: Mapping[
         body.parallel_tool_calls = offered.parallel_tool_calls
 
 
-def _set_sampling(body: PlainBody, request: ChatRequest, quirks: Quirks) -> None:
-    """The ceiling, `temperature` and `top_p`."""
-    if quirks.ceiling_field != "max_tokens":
-        body.max_completion_tokens, body.max_tokens = body.max_tokens, None
-    if request.temperature == 0 and quirks.temperature_zero == "greedy":
-        body.do_sample = False
+def _sampling(request: ChatRequest, quirks: Quirks) -> tuple[float | None, float | None]:
+    """`temperature` and `top_p` as the upstream takes them."""
     drop, decimals = quirks.drop, quirks.sampling_decimals
     temperature = None if "temperature" in drop else request.temperature
     top_p = None if "top_p" in drop else request.top_p
-    body.temperature = _clamped(temperature, quirks.temperature_range, decimals)
-    body.top_p = _clamped(top_p, quirks.top_p_range, decimals)
+    return _clamped(temperature, quirks.temperature_range, decimals), _clamped(top_p, quirks.top_p_range, decimals)
 
 
 def _clamped(value: float | None, bounds: tuple[float, float] | None, decimals: int | None) -> float | None:
@@ -190,6 +218,13 @@ def _taken(stops: list[str], quirks: Quirks) -> list[str]:
     if quirks.stop_bytes_max is not None:
         stops = [text for text in stops if len(text.encode("utf-8", "surrogatepass")) <= quirks.stop_bytes_max]
     return stops[: quirks.stop_max]
+
+
+def _user_of(request: ChatRequest, account: str) -> str | None:
+    """Who the request is for, as an upstream is told; None where nothing says it."""
+    if not account and request.user is None and request.safety_identifier is None:
+        return None
+    return _user_id(account, request.safety_identifier or request.user or "")
 
 
 @lru_cache(maxsize=4096)

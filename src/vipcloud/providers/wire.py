@@ -22,26 +22,21 @@ class UsageOption(Struct):
     include_usage: bool = True
 
 
-class PlainBody(Struct, omit_defaults=True):
-    """What goes upstream of a `PlainChat`, before a candidate's tail. None is "left out"."""
+class Body(Struct, omit_defaults=True):
+    """What goes upstream of a request that is no `PlainChat`, before a candidate's tail. None is "left out"."""
 
     model: str
     messages: list[Message]
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     max_completion_tokens: int | None = None
     do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
     stream: bool | None = None
     stream_options: UsageOption | None = None
     user_id: str | None = None
     safety_identifier: str | None = None
     request_id: str | None = None
-
-
-class Body(PlainBody, omit_defaults=True):
-    """The same of any other request: apart, because each field that may be there takes time to be left out."""
-
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from vipcloud.ledger.availability import Counts, Key, quantile_ms
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.status.report import FRESH_S, Component, Day, Incident, Period, Report, State
 
 DAYS = 90

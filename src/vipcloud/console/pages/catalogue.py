@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vipcloud.providers.catalog import Catalog, Model
+from vipcloud.providers.models import Catalog, Model
 from vipcloud.settings import TierSettings
 
 TIER_NAMES = {"demo": "Demo, no key", "payg": "Pay as you go", "pro": "Pro", "enterprise": "Enterprise"}

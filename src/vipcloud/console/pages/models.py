@@ -10,7 +10,7 @@ from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.metering import rules as metering
 from vipcloud.providers import usage as counts
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.models import Model
 
 COUNT_MAX = 1_000_000_000
 DAYS = 30

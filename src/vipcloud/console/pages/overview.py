@@ -15,7 +15,7 @@ from vipcloud.console.parts import Parts, threaded
 from vipcloud.console.render import Renderer
 from vipcloud.console.visits import AnyRequest
 from vipcloud.ledger import reports
-from vipcloud.providers.catalog import Catalog
+from vipcloud.providers.models import Catalog
 from vipcloud.storage import engine as storage
 
 DAYS = 30

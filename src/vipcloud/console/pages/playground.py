@@ -17,7 +17,7 @@ from vipcloud.console.render import Renderer
 from vipcloud.console.visits import AnyRequest
 from vipcloud.dialects.openai import Effort
 from vipcloud.providers import abilities
-from vipcloud.providers.catalog import Catalog, Model
+from vipcloud.providers.models import Catalog, Model
 from vipcloud.storage import engine as storage
 
 COLUMNS = 3

@@ -17,7 +17,7 @@ from vipcloud.ledger import store as ledger
 from vipcloud.ledger.reports import Earned
 from vipcloud.metering import margin
 from vipcloud.money import format_usd
-from vipcloud.providers.catalog import Model
+from vipcloud.providers.models import Model
 from vipcloud.storage import engine as storage
 
 PERIODS = {"1": "Today", "7": "Last 7 days", "30": "Last 30 days", "365": "Last 365 days"}
