@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "requirements"))
 import native
 
 import databases
+import hanging
 import stripe_server
 import valkey_server
 from databases import Postgres
@@ -33,6 +34,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     only_house = all("tests/house" in argument for argument in session.config.args)
     if not only_house and "sources" not in sys.modules and native.stale():
         pytest.exit("compiled modules are not of these sources: make .venv/ready/native, or make pure", 4)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that hangs may take the whole run with it: `tests/all` then finds its name in this file."""
+    named = os.environ.get("TEST_RUNNING")
+    if named:
+        Path(named).write_text(item.nodeid)
+    with hanging.last_resort(item):
+        done = yield
+    if named:
+        Path(named).unlink(missing_ok=True)
+    return done
 
 
 @pytest.hookimpl(tryfirst=True)
