@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import launched
+from playwright.sync_api import Browser
 from running import Gateway, Process, Simulator, environment
 
 PROVIDERS = ("deepseek", "zhipu", "moonshot", "dashscope", "minimax")
@@ -18,6 +20,12 @@ def _own_environment() -> Iterator[None]:
         for name in set(os.environ) - set(kept):
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,16 @@ class Process:
         return Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
 
 
+class Site:
+    """`vipcloud serve` with its website, as `make run` starts it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.process = Process("serve", ["serve", "--port", "0", "--data", str(folder / "data")], folder)
+        self.url = self.process.says(r"website +(http://\S+)")[1]
+
+
 @dataclass(frozen=True)
 class Simulator:
     """A simulated provider and its log."""

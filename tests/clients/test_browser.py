@@ -13,23 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
-from running import CANCEL_WITHIN_S, Gateway, Simulator, eventually, mark, tool
+from playwright.sync_api import Browser, Page
+from running import CANCEL_WITHIN_S, Gateway, Simulator, eventually, mark
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(60)]
 
 NODE_MODULES = Path(__file__).parent / "node" / "node_modules"
 GREETING = "Hello! How can I help you today?"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 # What the SDK sends from a browser, and so what a preflight asks for.
 HEADERS = """{
@@ -124,17 +114,9 @@ def site() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser: Browser, site: str) -> Iterator[Page]:
-    page = browser.new_page()
+def page(chromium: Browser, site: str) -> Iterator[Page]:
+    page = chromium.new_page()
     page.goto(site)
     yield page
     page.close()

@@ -15,10 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from running import Process, eventually, tool, vipcloud
-from test_browser import FLAGS
-from test_website import PICTURES, SCHEMES, SIZES, Site, mail, watched
+from chromium import PICTURES, SCHEMES, SIZES, mail, sign_in, watched
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from running import Process, Site, eventually, vipcloud
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
@@ -69,14 +68,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, stripe_url: str) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def signed_in(shop: Shop, chromium: Browser) -> Iterator[BrowserContext]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     context.route(
@@ -85,10 +76,7 @@ def signed_in(shop: Shop, chromium: Browser) -> Iterator[BrowserContext]:
     )
     page, _ = watched(context)
     page.goto(f"{shop.url}/credit")
-    page.fill("#mail", EMAIL)
-    page.click("text=Mail me a code")
-    page.fill("#code", mail(page, shop, r"Your code: (\d{4} \d{4})"))
-    page.click("main button:has-text('Sign in')")
+    sign_in(page, shop, EMAIL)
     page.close()
     yield context
     context.close()

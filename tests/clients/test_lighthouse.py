@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
-from running import environment, tool, vipcloud
-from test_browser import FLAGS
-from test_website import Site, mail
+from chromium import FLAGS, launched, sign_in
+from running import Site, environment, tool, vipcloud
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
@@ -36,17 +34,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def cookie(site: Site) -> str:
     """Of somebody who is signed in."""
     vipcloud("accounts", "create", EMAIL, "--credit", "3.00", "--data", "data", cwd=site.folder)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
+    with launched() as browser:
         page = browser.new_context().new_page()
         page.goto(f"{site.url}/login")
-        page.fill("#mail", EMAIL)
-        page.click("text=Mail me a code")
-        page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
-        page.click("main button:has-text('Sign in')")
-        found = "; ".join(f"{each.get('name')}={each.get('value')}" for each in page.context.cookies())
-        browser.close()
-    return found
+        sign_in(page, site, EMAIL)
+        return "; ".join(f"{each.get('name')}={each.get('value')}" for each in page.context.cookies())
 
 
 def judged(url: str, name: str, cookie: str) -> dict[str, float] | None:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
-from running import eventually, tool, vipcloud
-from test_browser import FLAGS
-from test_website import PICTURES, SCHEMES, SIZES, Site, mail, watched
+from chromium import PICTURES, SCHEMES, SIZES, sign_in, watched
+from playwright.sync_api import Browser
+from running import Site, eventually, vipcloud
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
@@ -22,24 +21,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.process.stop()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        yield browser
-        browser.close()
-
-
 def test_an_operator_signs_in_and_acts(site: Site, chromium: Browser) -> None:
     for email in (OPERATOR, CUSTOMER):
         vipcloud("accounts", "create", email, "--data", "data", cwd=site.folder)
     context = chromium.new_context()
     page, complaints = watched(context)
     page.goto(f"{site.url}/login")
-    page.fill("#mail", OPERATOR)
-    page.click("text=Mail me a code")
-    page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
-    page.click("main button:has-text('Sign in')")
+    sign_in(page, site, OPERATOR)
     assert "Operator view" not in page.inner_text(".app-side")
     vipcloud("people", "admin", OPERATOR, "--data", "data", cwd=site.folder)
     page.reload()

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
-from running import environment, eventually, tool, vipcloud
-from test_browser import FLAGS
-from test_website import PICTURES, SCHEMES, SIZES, Site, mail, watched
+from chromium import PICTURES, SCHEMES, SIZES, sign_in, watched
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from running import Site, environment, eventually, tool, vipcloud
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
@@ -37,21 +36,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def context(site: Site) -> Iterator[BrowserContext]:
-    """A browser in which somebody is signed in."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        made = browser.new_context(viewport={"width": 1440, "height": 900})
-        page, _ = watched(made)
-        page.goto(f"{site.url}/playground")
-        page.fill("#mail", EMAIL)
-        page.click("text=Mail me a code")
-        page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
-        page.click("main button:has-text('Sign in')")
-        assert page.url == f"{site.url}/playground", "back where one wanted to go"
-        page.close()
-        yield made
-        browser.close()
+def context(site: Site, chromium: Browser) -> Iterator[BrowserContext]:
+    """Somebody is signed in there."""
+    made = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page, _ = watched(made)
+    page.goto(f"{site.url}/playground")
+    sign_in(page, site, EMAIL)
+    assert page.url == f"{site.url}/playground", "back where one wanted to go"
+    page.close()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -238,10 +232,8 @@ def test_a_conversation_is_readable_by_everybody(page: Page, size: tuple[int, in
     assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
 
 
-def test_without_a_script_it_says_so(site: Site, context: BrowserContext) -> None:
-    browser = context.browser
-    assert browser is not None
-    plain = browser.new_context(java_script_enabled=False, storage_state=context.storage_state())
+def test_without_a_script_it_says_so(site: Site, chromium: Browser, context: BrowserContext) -> None:
+    plain = chromium.new_context(java_script_enabled=False, storage_state=context.storage_state())
     page = plain.new_page()
     page.goto(f"{site.url}/playground")
     assert "The playground needs JavaScript." in page.locator("noscript").inner_text()

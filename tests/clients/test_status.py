@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
-from running import Gateway, eventually, tool
-from test_browser import FLAGS
-from test_website import PICTURES, SCHEMES, SIZES, watched
+from chromium import PICTURES, SCHEMES, SIZES, watched
+from playwright.sync_api import Browser
+from running import Gateway, eventually
 
 from vipcloud.status import files
 
@@ -29,14 +28,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield gateway
     gateway.process._process.terminate()
     gateway.process._process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def helper(gateway: Gateway, name: str) -> int:

@@ -9,17 +9,15 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from running import Process, eventually, tool, vipcloud
-from test_browser import FLAGS
+from chromium import PICTURES, SCHEMES, SIZES, mail, watched
+from playwright.sync_api import Browser
+from running import Site, eventually, vipcloud
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
-PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
 PUBLIC = [
     "/",
     "/models",
@@ -34,19 +32,7 @@ PUBLIC = [
     "/terms",
 ]
 MEMBERS = ["/overview", "/usage", "/keys", "/keys/new", "/credit", "/playground", "/limits", "/settings"]
-SIZES = ((1440, 900), (390, 844))
-SCHEMES = ("light", "dark")
 EMAIL = "eve@example.com"
-
-
-class Site:
-    """`vipcloud serve` with its website, as `make run` starts it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.process = Process("serve", ["serve", "--port", "0", "--data", str(folder / "data")], folder)
-        self.url = self.process.says(r"website +(http://\S+)")[1]
 
 
 @pytest.fixture(scope="module")
@@ -54,40 +40,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     started = Site(tmp_path_factory.mktemp("website") / "site")
     yield started
     started.process.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def watched(context: BrowserContext) -> tuple[Page, list[str]]:
-    """A page, and what its console complains of."""
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return page, complaints
-
-
-def mail(page: Page, site: Site, pattern: str) -> str:
-    """What the newest mail that matches says, read at the outbox."""
-    outbox = page.context.new_page()
-
-    def look() -> str | None:
-        outbox.goto(f"{site.url}/outbox")
-        found = re.search(pattern, outbox.inner_text("main"))
-        return found[1] if found else None
-
-    text = eventually(look)
-    outbox.close()
-    assert text is not None
-    return text
 
 
 def test_from_the_waitlist_to_the_bill(site: Site, chromium: Browser) -> None:

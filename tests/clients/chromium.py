@@ -1,0 +1,66 @@
+"""Debian's Chromium, as tests drive it: how it starts and ends, what a page's console says, and how one signs in."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from running import Site, eventually, tool
+
+PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
+SIZES = ((1440, 900), (390, 844))
+SCHEMES = ("light", "dark")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",  # containers have little of it, and pages crash where there is no more
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def watched(context: BrowserContext) -> tuple[Page, list[str]]:
+    """A page, and what its console complains of."""
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page, complaints
+
+
+def mail(page: Page, site: Site, pattern: str) -> str:
+    """What the newest mail that matches says, read at the outbox."""
+    outbox = page.context.new_page()
+
+    def look() -> str | None:
+        outbox.goto(f"{site.url}/outbox")
+        found = re.search(pattern, outbox.inner_text("main"))
+        return found[1] if found else None
+
+    text = eventually(look)
+    outbox.close()
+    assert text is not None
+    return text
+
+
+def sign_in(page: Page, site: Site, email: str) -> None:
+    """On the page for it, with the code of the mail."""
+    page.fill("#mail", email)
+    page.click("text=Mail me a code")
+    page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
+    page.click("main button:has-text('Sign in')")
