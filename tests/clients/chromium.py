@@ -1,7 +1,9 @@
 """Debian's Chromium, as tests drive it: how it starts and ends, what a page's console says, and how one signs in."""
 
 import contextlib
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,23 @@ def launched() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=FLAGS)
         yield browser
         browser.close()
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The process's children, their children, and so on."""
+    with contextlib.suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from descendants(int(child))
+                yield int(child)
+
+
+def end(program: str, ancestor: int) -> None:
+    """Kill those descendants of `ancestor` that run a program whose path ends like that."""
+    for pid in list(descendants(ancestor)):
+        with contextlib.suppress(OSError):
+            if re.match(rb"[^\0 ]*", Path(f"/proc/{pid}/cmdline").read_bytes())[0].endswith(program.encode()):
+                os.kill(pid, signal.SIGKILL)
 
 
 def watched(context: BrowserContext) -> tuple[Page, list[str]]:

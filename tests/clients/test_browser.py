@@ -16,10 +16,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 from running import CANCEL_WITHIN_S, Gateway, Simulator, eventually, mark
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
 
 NODE_MODULES = Path(__file__).parent / "node" / "node_modules"
 GREETING = "Hello! How can I help you today?"
+ANSWER_WITHIN_S = 30
 
 # What the SDK sends from a browser, and so what a preflight asks for.
 HEADERS = """{
@@ -126,8 +127,17 @@ def body(text: str, **more: object) -> str:
     return json.dumps({"model": "deepseek-chat", "messages": [{"role": "user", "content": text}], **more})
 
 
+def in_time(program: str) -> str:
+    """The same, failing where it takes too long: Playwright itself would wait for ever."""
+    late = f"new Error('nothing came of it within {ANSWER_WITHIN_S} s')"
+    return f"""(arguments_) => Promise.race([
+        ({program})(arguments_),
+        new Promise((_, fail) => setTimeout(() => fail({late}), {ANSWER_WITHIN_S * 1000})),
+    ])"""
+
+
 def call(page: Page, program: str, gateway: Gateway, **arguments: object) -> Any:
-    return page.evaluate(program, {"url": gateway.base_url, "key": gateway.customer, **arguments})
+    return page.evaluate(in_time(program), {"url": gateway.base_url, "key": gateway.customer, **arguments})
 
 
 def test_a_page_of_another_origin_reads_a_stream_as_it_is_made(page: Page, gateway: Gateway) -> None:
