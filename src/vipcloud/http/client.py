@@ -6,6 +6,9 @@ writes one request and returns a `Response` when the head has come; its body is 
 part (`pipe`). Whoever holds a Response must `release` it: a finished one has already gone back to the pool, an
 unfinished one is given a moment to end and is cut otherwise. Cancelling any call cuts its connection, never another's.
 
+llhttp parses the answers. One that comes whole in one read, and whose head has the shape of those before it, is not
+parsed (`heads`); llhttp is between two messages then, and stays there. What a `unix` origin answers is always parsed.
+
 A request on a reused connection that dies before any byte of an answer is sent once more, on a new connection: the peer
 had closed it while it was idle. In no other case is anything sent twice.
 
@@ -23,17 +26,18 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from vipcloud.errors import GatewayError
 from vipcloud.http.deadlines import NEVER, Deadlines
+from vipcloud.http.heads import Shaper
 from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ClientSettings
 
-READ_BUFFER_BYTES = 32768
+READ_BYTES_MAX: Final = 32768  # what is taken in at a time: a transport may bring more in one read
 
 T = TypeVar("T")
 
@@ -220,7 +224,7 @@ def _body_too_large(bytes_max: int) -> ResponseInvalid:
 
 
 class Connection:
-    """One connection to an origin; carries one request at a time. A protocol as the server's are."""
+    """One connection to an origin; carries one request at a time. A protocol by its methods, as the server's are."""
 
     __deletable__ = ("_parser",)  # of attributes, for mypyc
 
@@ -230,17 +234,18 @@ class Connection:
         self.closed = False
         self.response: Response | None = None
         self._loop = asyncio.get_running_loop()
-        self._view = origin.view
         self._transport: asyncio.Transport
         self.phase = ""
         self._head_waiter: asyncio.Future[Response] | None = None
         self._head_bytes = 0  # of a head that is not complete
         self._reads: list[bytes] = []  # since the request, as long as its head is not complete
+        self._first_read = b""  # since the request, while it is parsed
         self._interim = 0  # heads of answers with status 1xx among them
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._paused = False
-        if origin.address.scheme == "unix":
+        self._keeps_headers = origin.address.scheme == "unix"
+        if self._keeps_headers:
             self.on_header = self._add_header  # without it llhttp's wrapper makes nothing of header lines
         self.on_body = self._parts.append  # a function written in C: it runs for every part
         self._parser = httptools.HttpResponseParser(self)
@@ -307,25 +312,40 @@ class Connection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.origin.buffer
-
     def data_received(self, data: bytes) -> None:
-        """For asyncio's own loop, which knows a protocol with a buffer by its birth only."""
-        buffer = self.origin.buffer
-        for start in range(0, len(data), len(buffer)):
-            part = data[start : start + len(buffer)]
-            buffer[: len(part)] = part
-            self.buffer_updated(len(part))
+        if len(data) <= READ_BYTES_MAX:
+            self._take(data)
+            return
+        for start in range(0, len(data), READ_BYTES_MAX):
+            if not self.closed:
+                self._take(data[start : start + READ_BYTES_MAX])
 
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._head_waiter is None and self.response is None:
+    def _take(self, data: bytes) -> None:
+        waiter = self._head_waiter
+        if waiter is not None:
+            if not self._reads:
+                shape = self.origin.shaper.shape
+                if shape is not None and (size := shape.begins(data)):
+                    # A whole answer, whose head is as those before: what the parser would find in it is known.
+                    self._head_waiter = None
+                    response = Response(self, 200, data[: size - 4], {})
+                    response.parts.append(data[size:])
+                    response.complete = True
+                    if not waiter.done():
+                        waiter.set_result(response)
+                    self._rest()
+                    return
+                self._first_read = data
+            self._reads.append(data)
+        elif self.response is None:
             self.fail(ResponseInvalid("the peer sent bytes that nobody asked for"))
             return
-        if self._head_waiter is not None:
-            self._reads.append(bytes(self._view[:nbytes]))
+        self._parse(data)
+        self._first_read = b""
+
+    def _parse(self, data: bytes) -> None:
         try:
-            self._parser.feed_data(self._view[:nbytes])
+            self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, ResponseInvalid):
                 raise
@@ -338,7 +358,7 @@ class Connection:
             self.fail(ResponseInvalid(f"the reply is not well-formed HTTP: {error}"))
             return
         if self._head_waiter is not None:
-            self._head_bytes += nbytes
+            self._head_bytes += len(data)
             if self._head_bytes > self.origin.settings.head_bytes_max:
                 self.fail(ResponseInvalid("the reply's head is above the limit"))
         elif self.response is not None and self._parts:
@@ -404,9 +424,9 @@ class Connection:
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
-            origin = self.origin
-            self.deadline = self._loop.time() + origin.settings.idle_timeout_s
-            origin.give_back(self)
+            if self._first_read:
+                self._learn(response, len(self._first_read))
+            self._rest()
         else:
             self._close(None)
             self._transport.close()
@@ -416,6 +436,19 @@ class Connection:
             response.end()
 
     # --- inside
+
+    def _rest(self) -> None:
+        """The answer has ended, and another may follow it."""
+        origin = self.origin
+        self.deadline = self._loop.time() + origin.idle_timeout_s
+        origin.give_back(self)
+
+    def _learn(self, response: Response, read_bytes: int) -> None:
+        """Take note of the head of `response` if that and its body are all that its first read brought."""
+        if response.status == 200 and not self._keeps_headers:
+            body_bytes = sum([len(part) for part in response.parts])
+            if len(response.raw_head) + 4 + body_bytes == read_bytes:
+                self.origin.shaper.learn(response.raw_head)
 
     def _take_head(self) -> bytes:
         """The head that has just come, out of what was read."""
@@ -488,8 +521,8 @@ class Origin:
         self.address = address
         self.settings = settings
         self.outbox = outbox
-        self.buffer = bytearray(READ_BUFFER_BYTES)  # parsing is synchronous: one serves all connections
-        self.view = memoryview(self.buffer)
+        self.idle_timeout_s = settings.idle_timeout_s
+        self.shaper = Shaper()
         self._deadlines = deadlines
         self._tls = tls
         self._connections: set[Connection] = set()
@@ -627,8 +660,8 @@ class Origin:
         self._deadlines.add(connection)
         return connection
 
-    def _protocol(self) -> asyncio.BufferedProtocol:
-        return cast("asyncio.BufferedProtocol", Connection(self))
+    def _protocol(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Connection(self))
 
     async def _connect(self) -> Connection:
         address, loop = self.address, asyncio.get_running_loop()

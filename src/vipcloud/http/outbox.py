@@ -39,14 +39,18 @@ class Outbox:
         """
         while self._first:
             self._first.pop(0)()
-        if self._sends:
-            sends, self._sends = iter(self._sends), []
+        sends = self._sends
+        if sends:
+            self._sends = []
+            begun = 0
             try:
                 for transport, data in sends:
+                    begun += 1
                     if not transport.is_closing():
                         transport.write(data)
             finally:
-                self._sends[:0] = sends
+                if begun < len(sends):
+                    self._sends[:0] = sends[begun:]
 
     def _schedule(self) -> None:
         self._scheduled = True

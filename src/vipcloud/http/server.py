@@ -12,6 +12,9 @@ mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled
 chunks and control characters (checked against httptools 0.9.0 by tests/http/test_server_framing.py). After a fault the
 connection is closed: what follows on it can no longer be trusted.
 
+The loop hands over what a read has brought as `bytes`, uvloop up to 256 KiB of it (docs/decisions/0032). It is taken in
+by pieces no larger than a head or a body may be, so that limits are met in time.
+
 Time limits are deadlines on the connection, swept by `deadlines.Deadlines`. Writing is synchronous and goes through
 the `Outbox`, so it leaves at the end of the loop's turn; `drain`, or the pair of callbacks given to `throttle`, is the
 back-pressure.
@@ -51,12 +54,12 @@ from vipcloud.settings import ServerSettings
 
 TYPE_JSON = b"content-type: application/json\r\n"
 
-READ_BUFFER_BYTES = 65536
+READ_BYTES_MAX = 65536
 PROBE_INTERVAL_S = 0.05
 INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
 DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
-CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read buffer
+CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read
 _CLOSE = b"connection: close\r\n\r\n"  # the last header
 _ONCE = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
@@ -272,9 +275,8 @@ class HTTPServer:
         self.connections: set[Connection] = set()
         self.leaving: set[asyncio.Task[None]] = set()  # of clients that are gone, still cleaning up
         self.emptied = asyncio.Event()
-        # Parsing is synchronous: one serves all. No larger than a body may be, so that one read brings none above it.
-        self.buffer = bytearray(min(READ_BUFFER_BYTES, settings.head_bytes_max, settings.body_bytes_max))
-        self.view = memoryview(self.buffer)
+        # What is taken in at a time. No more than a head or a body may have, so that none above it comes in one piece.
+        self.read_bytes_max = min(READ_BYTES_MAX, settings.head_bytes_max, settings.body_bytes_max)
         self.date_line = b""  # kept up to date while there are connections
         self.deadline = NEVER
         self._listening: list[asyncio.Server] = []
@@ -288,8 +290,8 @@ class HTTPServer:
         self._listening.append(listening)
         return int(_sockets(listening)[0].getsockname()[1])
 
-    def _connection(self) -> asyncio.BufferedProtocol:
-        return cast("asyncio.BufferedProtocol", Connection(self))
+    def _connection(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Connection(self))
 
     async def adopt(self, sockets: list[socket.socket], connections: list[socket.socket]) -> int:
         """Listen on sockets that listen already, with whoever waits there, and go on with connections that are open.
@@ -388,7 +390,7 @@ class HTTPServer:
 class Connection:
     """One client's connection: parses requests, runs them one after the other, writes their answers.
 
-    An `asyncio.BufferedProtocol` by its methods, not by birth: compiled, it could not be a class of its own otherwise.
+    An `asyncio.Protocol` by its methods, not by birth: compiled, it could not be a class of its own otherwise.
     """
 
     __deletable__ = ("_parser",)  # of attributes, for mypyc
@@ -401,7 +403,6 @@ class Connection:
         self.peer = ""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._view = server.view
         self.task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[Exchange] | None = None  # what the task waits for between requests
         self._waiting: deque[Exchange] = deque()
@@ -418,7 +419,7 @@ class Connection:
         self._replaying = False
         self._head: Head | None = None  # which came twice in a row
         self._former_head = 0  # the hash of the last one that was parsed
-        self._first_bytes = 0  # of a read that begins with a head, until the parser has found it
+        self._first_read = b""  # one that begins with a head, until the parser has found it
         self._clean = True  # nothing is between the last request and the next, not even a line break
         self._ended = False  # the client has sent its end of file
         self._lingering = False
@@ -462,34 +463,30 @@ class Connection:
         self._release_writers()
         del self._parser  # it holds our methods; without this only the garbage collector would free us
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.server.buffer
-
     def data_received(self, data: bytes) -> None:
-        """For asyncio's own loop, which knows a protocol with a buffer by its birth only."""
-        buffer = self.server.buffer
-        for start in range(0, len(data), len(buffer)):
-            part = data[start : start + len(buffer)]
-            buffer[: len(part)] = part
-            self.buffer_updated(len(part))
+        most = self.server.read_bytes_max
+        if len(data) <= most:
+            self._take(data)
+            return
+        for start in range(0, len(data), most):
+            self._take(data[start : start + most])
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def _take(self, data: bytes) -> None:
         if self._lingering:
             return
         if self._clean and self.exchange is None and not self._head_bytes and self._receiving is None:
             head = self._head
-            if head is not None and (size := head.begins(self.server.buffer, nbytes)):
+            if head is not None and (size := head.begins(data)):
                 # A whole request whose head has come before: what the parser would find in it is known.
                 received_s = self._loop.time()
                 exchange = Exchange(self, head.method, head.target, head.headers_now(), received_s, keep_alive=True)
-                exchange.whole = bytes(self._view[size:nbytes])
+                exchange.whole = data[size:]
                 self._start(exchange)
                 return
-            self._first_bytes = nbytes
-        self._parse(nbytes)
+            self._first_read = data
+        self._parse(data)
 
-    def _parse(self, nbytes: int) -> None:
-        data = self._view[:nbytes]
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
@@ -498,10 +495,10 @@ class Connection:
             self._feed(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse_malformed(error)
-        self._first_bytes = 0
-        self._clean = self.server.buffer[nbytes - 1] not in b"\r\n"
+        self._first_read = b""
+        self._clean = not data.endswith((b"\r", b"\n"))
         if self._head_bytes or self._receiving is not None:
-            self._end_read(nbytes)
+            self._end_read(len(data))
 
     def eof_received(self) -> bool:
         """True keeps the sending half open: the client may have closed only its own."""
@@ -599,14 +596,14 @@ class Connection:
                 exchange.late = True
                 exchange.fault = fault
                 exchange.keep_alive = False
-        elif self._first_bytes:
+        elif self._first_read:
             self._remember(exchange)
         self._start(exchange)
 
     def _remember(self, exchange: Exchange) -> None:
         """Keep what the parser has found in this head, if it is the one of the request before."""
-        parts = cut(self.server.buffer, self._first_bytes)
-        self._first_bytes = 0
+        parts = cut(self._first_read)
+        self._first_read = b""
         if parts is None or not exchange.keep_alive:
             return
         former, self._former_head = self._former_head, hash(parts)
@@ -651,7 +648,7 @@ class Connection:
         separator = b"; " if name == b"cookie" else b", "
         headers[name] = headers[name] + separator + value
 
-    def _feed(self, data: memoryview) -> None:
+    def _feed(self, data: bytes) -> None:
         """Read on behind an upgrade that was offered; there may be more of them."""
         while self._ignore_upgrade() and data:
             try:
@@ -728,8 +725,8 @@ class Connection:
         """Chunk extensions and trailers cost the sender little and us time: they may not outgrow the content."""
         self._raw_bytes += nbytes
         self._bare_bytes = 0 if content else self._bare_bytes + nbytes
-        most = READ_BUFFER_BYTES + CHUNK_OVERHEAD_FACTOR * exchange.body_bytes
-        if self._bare_bytes > READ_BUFFER_BYTES or self._raw_bytes > most:
+        most = READ_BYTES_MAX + CHUNK_OVERHEAD_FACTOR * exchange.body_bytes
+        if self._bare_bytes > READ_BYTES_MAX or self._raw_bytes > most:
             self._refuse(BadRequest("The body's chunks carry far more framing than content."))
 
     def _ignore_upgrade(self) -> bool:
