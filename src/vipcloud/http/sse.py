@@ -11,9 +11,11 @@ the stream the standard drops an event that no blank line closed; `at_end` hands
 Source: html.spec.whatwg.org/multipage/server-sent-events.html, seen 2026-11.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 BOM = b"\xef\xbb\xbf"
+_CR: Final = 0x0D  # as numbers: to look for `bytes` in `bytes`, CPython first raises and catches a TypeError
+_LF: Final = 0x0A
 
 
 class StreamTooLarge(Exception):
@@ -47,10 +49,10 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events completed by `data`. Raises StreamTooLarge; the decoder is of no use afterwards."""
-        if self._after_cr or b"\r" in data:
+        if self._after_cr or _CR in data:
             data = self._with_line_feeds(data)
         if self._tail:
-            if b"\n\n" not in data and not (data[:1] == b"\n" and self._tail[-1][-1:] == b"\n"):
+            if data.find(b"\n\n") < 0 and not (data[:1] == b"\n" and self._tail[-1][-1:] == b"\n"):
                 self._keep(data)
                 return []
             data = b"".join((*self._tail, data))
@@ -97,7 +99,7 @@ class SSEDecoder:
 def _events(blocks: list[bytes]) -> list[Event]:
     events: list[Event] = []
     for block in blocks:
-        if block[:6] == b"data: " and b"\n" not in block:
+        if block[:6] == b"data: " and _LF not in block:
             events.append(block[6:])
         elif block and (event := _event(block)) is not None:
             events.append(event)
