@@ -31,7 +31,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 import structlog
@@ -60,6 +60,8 @@ INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
 DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
 CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read
+_HEX_MAX: Final = 4096
+_HEX: Final = [b"%x" % size for size in range(_HEX_MAX)]  # sizes of chunks: to format one costs more than to send it
 _CLOSE = b"connection: close\r\n\r\n"  # the last header
 _ONCE = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
@@ -185,9 +187,7 @@ class Exchange:
         assert not self.finished, "nothing follows the end"
         if data and not self.gone and self.method != "HEAD":
             connection = self.connection
-            connection.server.outbox.send(
-                connection._transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
-            )
+            connection.server.outbox.send(connection._transport, _chunk(data) if self.chunked else data)
 
     def finish(self, data: bytes = b"") -> None:
         """Send the last part and end the answer."""
@@ -198,7 +198,7 @@ class Exchange:
         if self.gone or self.method == "HEAD":
             return
         if self.chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+            data = _chunk(data) + b"0\r\n\r\n" if data else b"0\r\n\r\n"
         if data:
             self.connection.send(data)
 
@@ -1020,6 +1020,12 @@ def _sockets(listening: asyncio.Server) -> Sequence[socket.socket]:
     """uvloop's are a list, asyncio's a tuple."""
     sockets: Sequence[socket.socket] = cast("Any", listening).sockets
     return sockets
+
+
+def _chunk(data: bytes) -> bytes:
+    """As a part of a chunked body."""
+    size = len(data)
+    return b"%b\r\n%b\r\n" % (_HEX[size] if size < _HEX_MAX else b"%x" % size, data)
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -58,7 +58,7 @@ class SSEDecoder:
             data = b"".join((*self._tail, data))
             self._tail.clear()
             self._tail_bytes = 0
-        elif data[:6] == b"data: " and data.find(b"\n") == len(data) - 2 and data[-1:] == b"\n":
+        elif data.startswith(b"data: ") and data.endswith(b"\n") and data.find(b"\n") == len(data) - 2:
             # The usual case: this read is one whole event of one line.
             if len(data) > self._event_bytes_max:
                 raise StreamTooLarge(self._event_bytes_max)
@@ -99,7 +99,7 @@ class SSEDecoder:
 def _events(blocks: list[bytes]) -> list[Event]:
     events: list[Event] = []
     for block in blocks:
-        if block[:6] == b"data: " and _LF not in block:
+        if block.startswith(b"data: ") and _LF not in block:
             events.append(block[6:])
         elif block and (event := _event(block)) is not None:
             events.append(event)

@@ -191,7 +191,7 @@ class StreamTranslator:
                     pass  # something else, or not as it should be
                 else:
                     self._pieces.append(text)
-                    out.append(self._head + _encode(text) + self._text_tail)
+                    out.append(b"%b%b%b" % (self._head, _encode(text), self._text_tail))
                     continue
             self._take(event, out)
             if self._over():
