@@ -6,9 +6,9 @@ second costs a few milliseconds. A deadline is therefore late by up to `interval
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 class Expiring(Protocol):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Final
 
 
 class _StatusLines(dict[int, bytes]):
@@ -9,7 +10,7 @@ class _StatusLines(dict[int, bytes]):
         return f"HTTP/1.1 {status} Unknown\r\n".encode()
 
 
-STATUS_LINES = _StatusLines(
+STATUS_LINES: Final = _StatusLines(
     {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 )
 """`200` → `b"HTTP/1.1 200 OK\\r\\n"`, for any status."""

@@ -52,21 +52,23 @@ from vipcloud.http.heads import Head, cut
 from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ServerSettings
 
-TYPE_JSON = b"content-type: application/json\r\n"
+TYPE_JSON: Final = b"content-type: application/json\r\n"
 
-READ_BYTES_MAX = 65536
+READ_BYTES_MAX: Final = 65536
 PROBE_INTERVAL_S = 0.05
 INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
 DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
-CHUNK_OVERHEAD_FACTOR = 16  # framing bytes a chunked body may cost per byte of content, beyond one read
+CHUNK_OVERHEAD_FACTOR: Final = 16  # framing bytes a chunked body may cost per byte of content, beyond one read
 _HEX_MAX: Final = 4096
 _HEX: Final = [b"%x" % size for size in range(_HEX_MAX)]  # sizes of chunks: to format one costs more than to send it
-_CLOSE = b"connection: close\r\n\r\n"  # the last header
-_ONCE = frozenset(
+_CLOSE: Final = b"connection: close\r\n\r\n"  # the last header
+_ONCE: Final = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
 )
-_RARE = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))  # a request with one is looked at closely
+_RARE: Final = frozenset(
+    (b"transfer-encoding", b"content-encoding", b"expect")
+)  # a request with one is looked at closely
 
 log = structlog.get_logger(__name__)
 

@@ -66,7 +66,7 @@ from vipcloud.providers.wire import (
     decode_text_chunk,
 )
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 CALLS_MAX: Final = 1024  # tool calls in one choice
 PIECES_MAX: Final = 1024  # of a text, before they are made one
