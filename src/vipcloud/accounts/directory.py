@@ -11,11 +11,11 @@ the row may be from before a revocation, and is read again.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-import msgspec
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +28,7 @@ from vipcloud.ledger import store as ledger
 from vipcloud.ledger.rules import Sums
 from vipcloud.limits.caps import Caps
 from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Purse, Subject
-from vipcloud.limits.rules import DAY_S, Limits, month
+from vipcloud.limits.rules import DAY_S, NO_LIMITS, Limits, month
 from vipcloud.settings import AccountSettings
 from vipcloud.storage import engine as storage
 from vipcloud.storage import schema
@@ -42,31 +42,46 @@ _log = structlog.get_logger(__name__)
 _hash = rules.key_hash
 
 
-class Account(msgspec.Struct, eq=False, weakref=True, kw_only=True):
-    """An account as the gateway sees it; one object per id for as long as anyone holds it.
+class Account:
+    """An account as the gateway sees it; one object per id for as long as a `Principal` has it.
 
     Limits: None takes the tier's, 0 is no limit. `granted_nanousd` and the limits follow the store within a poll.
     `charged_nanousd` is what was booked when the object was made and never changes: whoever counts charges takes it
     when it meets the id for the first time, and counts by itself from there.
     """
 
-    id: str
-    tier: str
-    rpm: int | None
-    rpd: int | None
-    concurrency: int | None
-    suspended: bool
-    granted_nanousd: int
-    charged_nanousd: int
-    caps: Caps | None = None
-    spent: dict[int, int] = {}
-    version: int = 0  # rises with every change
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002
+        tier: str,
+        rpm: int | None,
+        rpd: int | None,
+        concurrency: int | None,
+        suspended: bool,
+        granted_nanousd: int,
+        charged_nanousd: int,
+        caps: Caps | None = None,
+        spent: dict[int, int] | None = None,
+    ) -> None:
+        self.id = id
+        self.tier = tier
+        self.rpm = rpm
+        self.rpd = rpd
+        self.concurrency = concurrency
+        self.suspended = suspended
+        self.granted_nanousd = granted_nanousd
+        self.charged_nanousd = charged_nanousd
+        self.caps = caps
+        self.spent = {} if spent is None else spent
+        self.version = 0  # rises with every change
 
 
-class Terms(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Terms:
     """What a key may do, if not all that its account may. `purse` has its caps. Empty or None: no bound."""
 
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     purse: "KeyPurse | None" = None
     expires_at: float | None = None
     models: frozenset[str] = frozenset()
@@ -74,30 +89,35 @@ class Terms(msgspec.Struct, frozen=True):
     management: bool = False  # it runs no requests
 
 
-class KeyPurse(msgspec.Struct, eq=False):
+class KeyPurse:
     """A key's own spending, as `limits.guard.Purse`."""
 
-    id: str
-    charged_nanousd: int
-    caps: Caps
-    spent: dict[int, int]
-    granted_nanousd: int = NO_CREDIT_LIMIT
+    def __init__(self, id: str, charged_nanousd: int, caps: Caps, spent: dict[int, int]) -> None:  # noqa: A002
+        self.id = id
+        self.charged_nanousd = charged_nanousd
+        self.caps = caps
+        self.spent = spent
+        self.granted_nanousd = NO_CREDIT_LIMIT
 
 
-class Principal(msgspec.Struct, eq=False):
+class Principal:
     """Who calls: a key that may be used. `seq` (of the change feed, when read) and `recently_used` are the cache's.
 
     `terms` is None for a key that may do all that its account may. `subject` was made of both when the account had
-    `subject_version`.
+    `subject_version`. `shared` is where the directory finds the account, for as long as somebody holds it.
     """
 
-    key_id: str | None
-    account: Account
-    seq: int
-    terms: "Terms | None" = None
-    recently_used: bool = True
-    subject: Subject | None = None
-    subject_version: int = 0
+    def __init__(
+        self, key_id: str | None, account: Account, seq: int, terms: Terms | None = None, shared: object = None
+    ) -> None:
+        self.key_id = key_id
+        self.account = account
+        self.seq = seq
+        self.terms = terms
+        self.shared = shared
+        self.recently_used = True
+        self.subject: Subject | None = None
+        self.subject_version = 0
 
 
 class _Loaded(NamedTuple):
@@ -125,7 +145,8 @@ class Directory:
         self._known: OrderedDict[bytes, Principal] = OrderedDict()
         self._refused: OrderedDict[bytes, str] = OrderedDict()
         self._closed: dict[str, float] = {}
-        self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
+        # Each in a set of its own, because to a compiled object there are no weak references.
+        self._accounts: WeakValueDictionary[str, set[Account]] = WeakValueDictionary()
         self._stale_accounts: set[str] = set()
         self._loading: dict[bytes, asyncio.Future[_Loaded]] = {}
         with storage.reading(engine) as connection:
@@ -281,8 +302,10 @@ class Directory:
         elif key not in self._known:
             if len(self._known) >= self._settings.keys_cached_max:
                 self._evict()
-            account = self._account(loaded.account, loaded.sums, loaded.spent)
-            self._known[key] = Principal(loaded.key.id, account, loaded.seq, _terms(loaded.key, loaded.key_spending))
+            terms = _terms(loaded.key, loaded.key_spending)
+            shared = self._shared(loaded.account, loaded.sums, loaded.spent)
+            (account,) = shared
+            self._known[key] = Principal(loaded.key.id, account, loaded.seq, terms, shared)
 
     def _refuse(self, key: bytes, message: str) -> None:
         if len(self._refused) >= self._settings.unknown_keys_cached_max:
@@ -299,9 +322,10 @@ class Directory:
             self._known[key] = principal
         self._known.popitem(last=False)
 
-    def _account(self, row: AccountRow, sums: Sums, spent: dict[int, int]) -> Account:
-        account = self._accounts.get(row.id)
-        if account is None:
+    def _shared(self, row: AccountRow, sums: Sums, spent: dict[int, int]) -> set[Account]:
+        """The account, up to date, in its set."""
+        shared = self._accounts.get(row.id)
+        if shared is None:
             account = Account(
                 id=row.id,
                 tier=row.tier,
@@ -314,10 +338,11 @@ class Directory:
                 caps=row.caps,
                 spent=spent,
             )
-            self._accounts[row.id] = account
+            shared = self._accounts[row.id] = {account}
         else:
+            (account,) = shared
             _update(account, row, sums)
-        return account
+        return shared
 
     def _read_changes(self) -> tuple[list[store.Change], list[str]]:
         """What has changed, and which of the keys among it are revoked."""
@@ -347,8 +372,7 @@ class Directory:
         stale = [name for name in self._stale_accounts if name in self._accounts]
         if stale:
             for row, sums in await asyncio.to_thread(self._read_accounts, stale):
-                account = self._accounts.get(row.id)
-                if account is not None:
+                for account in self._accounts.get(row.id, ()):
                     _update(account, row, sums)
                     if account.suspended:
                         self._note_closed([account.id])

@@ -18,7 +18,7 @@ from vipcloud.http.addresses import Network
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.ledger.journal import Journal
 from vipcloud.limits.guard import Guard, Purse, Subject
-from vipcloud.limits.rules import Limits, Meter
+from vipcloud.limits.rules import NO_LIMITS, Limits, Meter
 from vipcloud.providers.models import Catalog
 from vipcloud.settings import Settings, TierSettings
 from vipcloud.telemetry.figures import Figures
@@ -53,7 +53,7 @@ class Tiers:
         purses: tuple[Purse, ...] = (account,)
         terms = principal.terms
         if terms is not None and principal.key_id is not None:
-            if terms.limits != Limits():
+            if terms.limits != NO_LIMITS:
                 meters = (Meter(principal.key_id, terms.limits, " for this key"), *meters)
             if terms.purse is not None:
                 purses = (account, terms.purse)

@@ -272,7 +272,7 @@ def find_offer(
     if request.provider is not None and request.provider.max_price is not None:
         wishes.check_price(request.provider.max_price, rates, model.id)
     slice_tokens = parts.settings.guard.hold_slice_tokens if request.stream else 0
-    ask = Ask(NanoUSD(-(-tokens_in * rates.input_max // 1000)), rates.output, asked, slice_tokens)
+    ask = Ask(NanoUSD((tokens_in * rates.input_max + 999) // 1000), rates.output, asked, slice_tokens)
     return Offer(request, model, pool, form, price, ask)
 
 

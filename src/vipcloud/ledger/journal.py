@@ -46,13 +46,14 @@ _log = structlog.get_logger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 _crc32: Final = crc32
+_pack: Final = _HEADER.pack
 
 
 def frame(record: Record) -> bytes:
     """`record` as it stands in the file."""
     payload = _encode(record)
     assert len(payload) <= RECORD_BYTES_MAX, "no field of a record holds text of a caller's length"
-    return b"%b%b%b" % (len(payload).to_bytes(4, "little"), _crc32(payload).to_bytes(4, "little"), payload)
+    return _pack(len(payload), _crc32(payload)) + payload
 
 
 class Parsed(NamedTuple):

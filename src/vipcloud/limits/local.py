@@ -72,7 +72,7 @@ class LocalGuard:
     def admit_now(self, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
         """First every leg is looked at, then all of them are taken: nothing comes between."""
         now_s = self._now_s()
-        day = int(wall_s // DAY_S)
+        day = int(wall_s) // DAY_S
         meters = subject.meters
         for meter in meters:
             state = self._meters.get(meter.id) or self._counted_before(meter.id, day)
@@ -174,7 +174,7 @@ class LocalGuard:
 
     async def standing(self, subject: Subject, wall_s: float) -> Standing:
         now_s = self._now_s()
-        day = int(wall_s // DAY_S)
+        day = int(wall_s) // DAY_S
         found = NO_STANDING
         for meter in subject.meters:
             state = self._meters.get(meter.id) or self._counted_before(meter.id, day) or MeterState()

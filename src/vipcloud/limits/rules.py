@@ -7,14 +7,15 @@ times of admission is the only form that is both; a fixed window or GCRA admits 
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Final
 
 from vipcloud.limits.caps import Caps
 from vipcloud.money import NanoUSD, PicoUSDPerToken
 
-WINDOW_S = 60.0
-DAY_S = 86_400
-OUTPUT_TOKENS_MIN = 16  # an answer shorter than this is not worth charging for: 402 instead
-DAYS_KEPT_MAX = 70  # two months and some
+WINDOW_S: Final = 60.0
+DAY_S: Final = 86_400
+OUTPUT_TOKENS_MIN: Final = 16  # an answer shorter than this is not worth charging for: 402 instead
+DAYS_KEPT_MAX: Final = 70  # two months and some
 JITTER_FRACTION = 0.1  # of a wait, up to JITTER_S_MAX: those refused together do not come back together
 JITTER_S_MAX = 5.0
 EPOCH = date(1970, 1, 1)
@@ -27,6 +28,9 @@ class Limits:
     rpm: int = 0
     rpd: int = 0
     concurrency: int = 0
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,4 +182,4 @@ def _long(whole: int) -> bytes:
     return b"%b%dm%ds" % (b"%dh" % hours if hours else b"", minutes, whole % 60)
 
 
-_DURATIONS = [b"%ds" % second for second in range(60)] + [b"1m0s"]
+_DURATIONS: Final = [b"%ds" % second for second in range(60)] + [b"1m0s"]

@@ -1,10 +1,12 @@
 """What tokens cost. The only place where a count is multiplied by a price."""
 
+from typing import Final
+
 from vipcloud.dialects.openai import Usage
 from vipcloud.money import NanoUSD
 from vipcloud.providers.prices import Price
 
-_PICO_PER_NANO = 1000
+_PICO_PER_NANO: Final = 1000
 
 
 def cost(usage: Usage, price: Price) -> NanoUSD:
@@ -20,12 +22,13 @@ def amount(prompt: int, completion: int, cached: int, written: int, price: Price
     assert completion >= 0, "a count is not negative"
     flat = price.flat
     rates = price if flat else price.rates(prompt, completion)
-    picos = prompt * rates.input + completion * rates.output
-    if cached:
-        picos += cached * (rates.cached_input - rates.input)
+    plain = prompt - cached
+    picos = completion * rates.output + cached * rates.cached_input
     if written and not flat:
-        assert 0 < written <= prompt - cached, "tokens written to a cache are another part of it"
-        picos += written * (rates.cache_write - rates.input)
+        assert 0 < written <= plain, "tokens written to a cache are another part of it"
+        plain -= written
+        picos += written * rates.cache_write
+    picos += plain * rates.input
     return NanoUSD(picos // _PICO_PER_NANO)
 
 
