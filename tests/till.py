@@ -18,7 +18,7 @@ from vipcloud.gateway.withdrawals import RELEASE_S, Withdrawals
 from vipcloud.ledger import audit
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.records import Settled
-from vipcloud.limits.guard import Permit, Subject
+from vipcloud.limits.guard import Permit, Purse, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask
 from vipcloud.money import NanoUSD, PicoUSDPerToken, parse_usd
@@ -121,7 +121,7 @@ class Till:
         """A running request."""
         with storage.reading(self.engine) as connection:
             sums = ledger.sums(connection, self.account.id)
-        purse = _Funds(self.account.id, sums.credits_nanousd, sums.debits_nanousd)
+        purse = Purse(self.account.id, sums.credits_nanousd, sums.debits_nanousd)
         ask = Ask(parse_usd(amount), PicoUSDPerToken(0), 100)
         return self.guard.admit_now(secrets.token_hex(4), Subject((), (purse,)), ask, self.clock.wall_s())
 
@@ -154,12 +154,3 @@ class Till:
             found = accounts.account_by_id(connection, self.account.id)
         assert found is not None
         return found.closed
-
-
-class _Funds:
-    """The account's money as a gateway's directory tells it."""
-
-    def __init__(self, name: str, granted: int, charged: int) -> None:
-        self.id, self.granted_nanousd, self.charged_nanousd = name, granted, charged
-        self.caps = None
-        self.spent: dict[int, int] = {}

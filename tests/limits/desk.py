@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from valkey_server import Server
@@ -21,24 +20,13 @@ DOLLAR = Ask(NanoUSD(NANO), PicoUSDPerToken(0), 100)  # whatever is answered
 PRICE = PicoUSDPerToken(1_000_000)  # $1 per million: 1,000 nano-dollars a token
 
 
-@dataclass
-class Funds:
-    """An account's or a key's money, as the directory tells it."""
-
-    id: str = "a"
-    granted_nanousd: int = 0
-    charged_nanousd: int = 0
-    caps: Caps | None = None
-    spent: dict[int, int] = field(default_factory=dict)
+def dollars(amount: float, name: str = "a", **fields: Any) -> Purse:
+    return Purse(name, int(amount * NANO), **{"charged_nanousd": 0, **fields})
 
 
-def dollars(amount: float, **fields: Any) -> Funds:
-    return Funds(granted_nanousd=int(amount * NANO), **fields)
-
-
-def key(**caps: int) -> Funds:
+def key(**caps: int) -> Purse:
     """A key's purse: nothing but its caps."""
-    return Funds(id="k", granted_nanousd=NO_CREDIT_LIMIT, caps=Caps(**caps))
+    return Purse("k", NO_CREDIT_LIMIT, 0, Caps(**caps))
 
 
 def meter(name: str = "a", rpm: int = 0, rpd: int = 0, concurrency: int = 0, whose: str = "") -> Meter:
@@ -54,11 +42,11 @@ class Desk:
         self.guard = make(self.clock, lambda: self.chance)
         self._count = 0
 
-    async def admit(self, *legs: Meter | Funds, ask: Ask = FREE) -> Permit:
+    async def admit(self, *legs: Meter | Purse, ask: Ask = FREE) -> Permit:
         """A request that is counted by the meters and paid by the funds among `legs`."""
         self._count += 1
         subject = Subject(
-            tuple(leg for leg in legs if isinstance(leg, Meter)), tuple(leg for leg in legs if isinstance(leg, Funds))
+            tuple(leg for leg in legs if isinstance(leg, Meter)), tuple(leg for leg in legs if isinstance(leg, Purse))
         )
         return await self.guard.admit(f"r{self._count}", subject, ask, self.clock.wall_s())
 

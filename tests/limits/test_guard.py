@@ -1,10 +1,11 @@
 """What every guard must do, wherever it keeps its counts."""
 
 import pytest
-from desk import DOLLAR, FREE, PRICE, Desk, Funds, dollars, key, meter
+from desk import DOLLAR, FREE, PRICE, Desk, dollars, key, meter
 
 from vipcloud.errors import BudgetExceeded, InsufficientCredit, RateLimited
 from vipcloud.limits.caps import Caps
+from vipcloud.limits.guard import Purse
 from vipcloud.limits.rules import Ask, Standing
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 
@@ -148,20 +149,18 @@ async def test_what_was_booked_when_a_purse_is_first_seen_is_its_start(desk: Des
     with pytest.raises(InsufficientCredit):
         await desk.admit(dollars(5, charged_nanousd=4 * NANO + 1), ask=DOLLAR)
     today = int(desk.clock.wall_s() // 86400)
-    capped = dollars(5, id="b", charged_nanousd=NANO, caps=Caps(daily_nanousd=2 * NANO), spent={today: NANO})
+    capped = dollars(5, "b", charged_nanousd=NANO, caps=Caps(daily_nanousd=2 * NANO), spent={today: NANO})
     await desk.admit(capped, ask=DOLLAR)
     with pytest.raises(BudgetExceeded):
         await desk.admit(capped, ask=DOLLAR)
 
 
 async def test_a_small_credit_lowers_the_answer_instead_of_refusing_it(desk: Desk) -> None:
-    permit = await desk.admit(Funds(granted_nanousd=500_000), ask=Ask(NanoUSD(100_000), PRICE, 4096))
+    permit = await desk.admit(Purse("a", 500_000, 0), ask=Ask(NanoUSD(100_000), PRICE, 4096))
     assert (permit.output_tokens, permit.held_nanousd) == (400, 500_000)
     with pytest.raises(InsufficientCredit, match="Your credit"):
-        await desk.admit(Funds("b", granted_nanousd=115_999), ask=Ask(NanoUSD(100_000), PRICE, 4096))
-    assert (
-        await desk.admit(Funds("c", granted_nanousd=116_000), ask=Ask(NanoUSD(100_000), PRICE, 4096))
-    ).output_tokens == 16
+        await desk.admit(Purse("b", 115_999, 0), ask=Ask(NanoUSD(100_000), PRICE, 4096))
+    assert (await desk.admit(Purse("c", 116_000, 0), ask=Ask(NanoUSD(100_000), PRICE, 4096))).output_tokens == 16
 
 
 @pytest.mark.parametrize("of_key", [False, True], ids=["account", "key"])
@@ -197,7 +196,7 @@ async def test_a_cap_set_later_knows_what_was_spent_before(desk: Desk) -> None:
 
 
 async def test_a_long_answer_is_held_for_in_slices(desk: Desk) -> None:
-    funds, ask = Funds(granted_nanousd=1_100_000), Ask(NanoUSD(100_000), PRICE, 600, slice_tokens=200)
+    funds, ask = Purse("a", 1_100_000, 0), Ask(NanoUSD(100_000), PRICE, 600, slice_tokens=200)
     first = await desk.admit(funds, ask=ask)
     assert (first.output_tokens, first.held_tokens, first.held_nanousd) == (600, 200, 300_000)
     second = await desk.admit(funds, ask=ask)

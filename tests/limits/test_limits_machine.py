@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vipcloud.clock import ManualClock
 from vipcloud.errors import GatewayError, InsufficientCredit, RateLimited
-from vipcloud.limits.guard import Permit, Subject
+from vipcloud.limits.guard import Permit, Purse, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask, Limits, Meter
 from vipcloud.money import NanoUSD, PicoUSDPerToken
@@ -30,18 +30,6 @@ WAIT_S = st.sampled_from([0.001, 1.0, 29.999, 30.0, 59.999, 60.0, 599.0, 601.0, 
 
 
 @dataclass
-class Purse:
-    granted_nanousd: int
-    id: str = "a"
-    charged_nanousd: int = 0
-    caps: None = None
-
-    @property
-    def spent(self) -> dict[int, int]:
-        return {}
-
-
-@dataclass
 class Running:
     permit: Permit
     since_s: float
@@ -55,7 +43,7 @@ class Limited(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.guard = LocalGuard(self.clock, LEASE_S, lambda: 0.0)
         self.limits = Limits(rpm, rpd, concurrency)
-        self.purse = Purse(granted)
+        self.purse = Purse("a", granted, 0)
         self.admitted: list[tuple[float, int]] = []  # when, and on which day
         self.running: list[Running] = []
         self.charged = 0

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from desk import PRICE, Desk, Funds, running
+from desk import PRICE, Desk, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from valkey_server import Server
 from vipcloud.errors import InsufficientCredit, RateLimited
 from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Client
-from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Permit
+from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Permit, Purse
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask, Limits, Meter
 from vipcloud.limits.valkey import ValkeyGuard
@@ -68,9 +68,9 @@ class Told:
         desk = self.desk
         match step:
             case "admit", meters, granted, caps, key_caps, ask:
-                purses = [Funds(granted_nanousd=granted, caps=caps)]
+                purses = [Purse("a", granted, 0, caps)]
                 if key_caps is not None:
-                    purses.append(Funds("k", NO_CREDIT_LIMIT, caps=key_caps))
+                    purses.append(Purse("k", NO_CREDIT_LIMIT, 0, key_caps))
                 try:
                     permit = await desk.admit(*meters, *purses, ask=ask)
                 except (RateLimited, InsufficientCredit) as error:

@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 _hash = rules.key_hash
 
 
-class Account:
+class Account(Purse):
     """An account as the gateway sees it; one object per id for as long as a `Principal` has it.
 
     Limits: None takes the tier's, 0 is no limit. `granted_nanousd` and the limits follow the store within a poll.
@@ -64,16 +64,12 @@ class Account:
         caps: Caps | None = None,
         spent: dict[int, int] | None = None,
     ) -> None:
-        self.id = id
+        super().__init__(id, granted_nanousd, charged_nanousd, caps, spent)
         self.tier = tier
         self.rpm = rpm
         self.rpd = rpd
         self.concurrency = concurrency
         self.suspended = suspended
-        self.granted_nanousd = granted_nanousd
-        self.charged_nanousd = charged_nanousd
-        self.caps = caps
-        self.spent = {} if spent is None else spent
         self.version = 0  # rises with every change
 
 
@@ -82,22 +78,11 @@ class Terms:
     """What a key may do, if not all that its account may. `purse` has its caps. Empty or None: no bound."""
 
     limits: Limits = NO_LIMITS
-    purse: "KeyPurse | None" = None
+    purse: Purse | None = None
     expires_at: float | None = None
     models: frozenset[str] = frozenset()
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     management: bool = False  # it runs no requests
-
-
-class KeyPurse:
-    """A key's own spending, as `limits.guard.Purse`."""
-
-    def __init__(self, id: str, charged_nanousd: int, caps: Caps, spent: dict[int, int]) -> None:  # noqa: A002
-        self.id = id
-        self.charged_nanousd = charged_nanousd
-        self.caps = caps
-        self.spent = spent
-        self.granted_nanousd = NO_CREDIT_LIMIT
 
 
 class Principal:
@@ -407,7 +392,9 @@ def counts_spending(row: KeyRow) -> bool:
 
 def _terms(row: KeyRow, spending: Booked | None) -> Terms | None:
     """None for a key that may do all that its account may, which is the way that costs nothing."""
-    purse = None if spending is None else KeyPurse(row.id, spending[0], row.caps or Caps(), spending[1])
+    purse = None
+    if spending is not None:
+        purse = Purse(row.id, NO_CREDIT_LIMIT, spending.charged_nanousd, row.caps or Caps(), spending.spent)
     terms = Terms(
         Limits(row.rpm or 0, row.rpd or 0, row.concurrency or 0),
         purse,

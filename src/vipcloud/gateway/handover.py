@@ -41,7 +41,7 @@ from vipcloud.ledger import bookkeeper
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Settled
 from vipcloud.limits.caps import Caps, Counts
-from vipcloud.limits.guard import Permit, Subject
+from vipcloud.limits.guard import Permit, Purse, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import DAY_S, Ask, Limits, Meter, Standing
 from vipcloud.money import NanoUSD, PicoUSDPerToken
@@ -481,5 +481,8 @@ def permit_of(
     request_id: str, meters: Sequence[str], purses: Sequence[HandedPurse], held_nanousd: NanoUSD, day: int
 ) -> Permit:
     """A permit of the elder's, as far as a guard looks at it when it ends."""
-    subject = Subject(tuple(Meter(name, Limits()) for name in meters), tuple(purses))
+    subject = Subject(
+        tuple(Meter(name, Limits()) for name in meters),
+        tuple(Purse(one.id, one.granted_nanousd, one.charged_nanousd, one.caps, one.spent) for one in purses),
+    )
     return Permit(request_id, subject, NOTHING, day, held_nanousd, 0, 0, 0, 0, 0.0)

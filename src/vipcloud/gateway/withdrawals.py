@@ -20,8 +20,7 @@ from vipcloud.clock import Clock
 from vipcloud.errors import GatewayError, InsufficientCredit
 from vipcloud.ledger import store as ledger
 from vipcloud.ledger.store import LedgerError
-from vipcloud.limits.caps import Caps
-from vipcloud.limits.guard import Guard, Permit, Subject
+from vipcloud.limits.guard import Guard, Permit, Purse, Subject
 from vipcloud.limits.rules import Ask
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 from vipcloud.storage import engine as storage
@@ -31,16 +30,6 @@ RELEASE_S = 5.0  # where others admit by the same guard: they read the change fe
 _CENT = PicoUSDPerToken(NANO // 100 * 1000)  # a "token" of a withdrawal is a cent: as much is held as is free
 
 log = structlog.get_logger(__name__)
-
-
-class _Purse(NamedTuple):
-    """An account's money as the store has it now, without its caps: what goes back is not spent."""
-
-    id: str
-    granted_nanousd: int
-    charged_nanousd: int
-    spent: dict[int, int]
-    caps: Caps | None = None
 
 
 class _Posted(NamedTuple):
@@ -97,9 +86,9 @@ class Withdrawals:
             ask = Ask(NanoUSD(0), _CENT, wanted)
             # What is posted and not let go of yet is missing from the store's credit and held besides.
             twice = sum(each.permit.held_nanousd for each in self._posted if each.account_id == purse.id)
-            known = purse._replace(granted_nanousd=purse.granted_nanousd + twice)
+            purse.granted_nanousd += twice
             try:
-                permit = await self._guard().admit(withdrawal.id, Subject((), (known,)), ask, self._clock.wall_s())
+                permit = await self._guard().admit(withdrawal.id, Subject((), (purse,)), ask, self._clock.wall_s())
                 cents = permit.output_tokens
             except InsufficientCredit:
                 pass
@@ -130,11 +119,12 @@ class Withdrawals:
         with storage.reading(self._engine) as connection:
             return withdrawals.in_state(connection, "asked")
 
-    def _purse(self, account_id: str) -> _Purse:
+    def _purse(self, account_id: str) -> Purse:
+        """An account's money as the store has it now, without its caps: what goes back is not spent."""
         with storage.reading(self._engine) as connection:
             sums = ledger.sums(connection, account_id)
             booked = self._directory.booked_in(connection, account_id)
-        return _Purse(account_id, sums.credits_nanousd, *booked)
+        return Purse(account_id, sums.credits_nanousd, booked.charged_nanousd, spent=booked.spent)
 
     def _post(self, withdrawal_id: str, cents: int) -> int:
         with storage.writing(self._engine) as connection:

@@ -13,23 +13,26 @@ from vipcloud.money import NanoUSD
 NO_CREDIT_LIMIT = 2**62  # what a key's purse is granted: its account's credit is the limit
 
 
-class Purse(Protocol):
+class Purse:
     """The money of an account or a key as the store last told.
 
     `granted_nanousd` follows the store; `charged_nanousd` and `spent` (by UTC day since 1970, this month's at least)
     are what was booked when it was first read: who counts charges begins with them.
     """
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def granted_nanousd(self) -> int: ...
-    @property
-    def charged_nanousd(self) -> int: ...
-    @property
-    def caps(self) -> Caps | None: ...
-    @property
-    def spent(self) -> dict[int, int]: ...
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        granted_nanousd: int,
+        charged_nanousd: int,
+        caps: Caps | None = None,
+        spent: dict[int, int] | None = None,
+    ) -> None:
+        self.id = id
+        self.granted_nanousd = granted_nanousd
+        self.charged_nanousd = charged_nanousd
+        self.caps = caps
+        self.spent = {} if spent is None else spent
 
 
 class Booked(NamedTuple):

@@ -16,7 +16,7 @@ import random
 from collections.abc import Awaitable, Callable
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 import msgspec
@@ -225,7 +225,7 @@ class ValkeyGuard:
         fresh = Subject(
             (),
             tuple(
-                _Read(purse.id, purse.granted_nanousd, charged, purse.caps, spent)
+                Purse(purse.id, purse.granted_nanousd, charged, purse.caps, spent)
                 for purse, (charged, spent) in zip(subject.purses, booked, strict=True)
             ),
         )
@@ -280,16 +280,6 @@ class ValkeyGuard:
         self._telling.add(future)
         future.add_done_callback(self._telling.discard)
         future.add_done_callback(heard)
-
-
-class _Read(NamedTuple):
-    """A purse with what the store says now."""
-
-    id: str
-    granted_nanousd: int
-    charged_nanousd: int
-    caps: Caps | None
-    spent: dict[int, int]
 
 
 def _packed(subject: Subject) -> bytes:
