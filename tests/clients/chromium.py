@@ -1,9 +1,11 @@
 """Debian's Chromium, as tests drive it: how it starts and ends, what a page's console says, and how one signs in."""
 
 import contextlib
+import html
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,17 +64,16 @@ def watched(context: BrowserContext) -> tuple[Page, list[str]]:
     return page, complaints
 
 
-def mail(page: Page, site: Site, pattern: str) -> str:
-    """What the newest mail that matches says, read at the outbox."""
-    outbox = page.context.new_page()
+def mail(site: Site, pattern: str) -> str:
+    """What the newest mail that matches says, read at the outbox: without a page, for opening one may hang."""
 
     def look() -> str | None:
-        outbox.goto(f"{site.url}/outbox")
-        found = re.search(pattern, outbox.inner_text("main"))
+        with urllib.request.urlopen(f"{site.url}/outbox", timeout=5) as answer:
+            text = html.unescape(re.sub(r"<[^>]*>", "", answer.read().decode()))
+        found = re.search(pattern, text)
         return found[1] if found else None
 
     text = eventually(look)
-    outbox.close()
     assert text is not None
     return text
 
@@ -81,5 +82,5 @@ def sign_in(page: Page, site: Site, email: str) -> None:
     """On the page for it, with the code of the mail."""
     page.fill("#mail", email)
     page.click("text=Mail me a code")
-    page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
+    page.fill("#code", mail(site, r"Your code: (\d{4} \d{4})"))
     page.click("main button:has-text('Sign in')")

@@ -112,7 +112,7 @@ def test_pay_keep_the_card_recharge_use_a_code_and_get_a_refund(shop: Shop, sign
     expect(page.locator("#recharge .state")).to_have_text("on")
     eventually(lambda: credit(page, shop).startswith("$35.50"), within_s=15)
     assert page.locator("a[href^='/credit/receipts/']").count() == 2
-    assert "$20.00 of credit was added" in mail(page, shop, r"(\$20\.00 of credit was added at vipcloud)")
+    assert "$20.00 of credit was added" in mail(shop, r"(\$20\.00 of credit was added at vipcloud)")
 
     page.fill("#promo-code", "welcome-5")
     page.click("text=Add its credit")

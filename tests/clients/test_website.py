@@ -54,13 +54,13 @@ def test_from_the_waitlist_to_the_bill(site: Site, chromium: Browser) -> None:
     page.fill("#wl-mail", EMAIL)
     page.click("form#waitlist button")
     assert page.inner_text("h1") == "Look into your mail"
-    page.goto(mail(page, site, r"(http://\S+/waitlist/confirm/\w+)"))
+    page.goto(mail(site, r"(http://\S+/waitlist/confirm/\w+)"))
     page.click("text=Put me on the waitlist")
     assert page.inner_text("h1") == "You are on the list"
 
     assert EMAIL in vipcloud("waitlist", "list", "--data", "data", cwd=site.folder)
     vipcloud("waitlist", "approve", EMAIL, "--credit", "3.00", "--data", "data", cwd=site.folder)
-    welcome = mail(page, site, r"http://\S+(/welcome/\w+)")
+    welcome = mail(site, r"http://\S+(/welcome/\w+)")
     page.goto(site.url + welcome)
     page.click("text=Let me in")
     key = page.inner_text("#the-key")
@@ -134,7 +134,7 @@ def test_signing_in_with_a_code_of_the_mail(site: Site, chromium: Browser) -> No
     page.fill("#code", "0000 0000")
     page.click("main button:has-text('Sign in')")
     assert "4 tries are left" in page.inner_text(".error")
-    page.fill("#code", mail(page, site, r"Your code: (\d{4} \d{4})"))
+    page.fill("#code", mail(site, r"Your code: (\d{4} \d{4})"))
     page.click("main button:has-text('Sign in')")
     assert page.url == f"{site.url}/usage", "back where one wanted to go"
     context.storage_state(path=site.folder / "ann.json")
