@@ -9,10 +9,10 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from vipcloud.clock import ManualClock
-from vipcloud.ledger import bookkeeper, journal, store
+from vipcloud.ledger import bookkeeper, journal, repeats, store
 from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.ledger.journal import Journal, JournalError
-from vipcloud.ledger.records import Opened, Settled
+from vipcloud.ledger.records import Opened, Record, Settled
 from vipcloud.storage import engine as storage
 
 NOW = 1_795_000_000
@@ -385,6 +385,27 @@ def test_a_charge_beyond_the_grant_is_booked_all_the_same(office: Office) -> Non
     office.book()
     with storage.reading(office.engine) as connection:
         assert store.balance(connection, "b") == -(10**15)
+
+
+@pytest.mark.parametrize("parts", [(6,), (1, 5), (3, 3), (1, 1, 1, 1, 1, 1)])
+def test_a_key_is_the_last_requests_that_was_opened_with_it(office: Office, parts: tuple[int, ...]) -> None:
+    """Two ended without an answer and freed it; whichever of it is booked together."""
+    nothing = {"account_id": "a", "charge_nanousd": 0, "cost_nanousd": 0}
+    records: list[Record] = []
+    for number, outcome in ((1, "upstream_failed"), (2, "client_gone"), (3, "complete")):
+        opened = Opened(f"req_{number}", "a", "key_1", "m", 99, 1.0, key_hash=bytes(32), body_hash=bytes([number] * 32))
+        records += [opened, msgspec.structs.replace(settled(number), **nothing, outcome=outcome)]
+    book = office.journal()
+    for count in parts:
+        for record in records[:count]:
+            book.keep(record)
+        book.flush()
+        office.book()
+        del records[:count]
+    book.close()
+    with storage.reading(office.engine) as connection:
+        assert repeats.find(connection, ("a", bytes(32)), 0.0) == repeats.Used("req_3", bytes([3] * 32), 0)
+    assert office.booked() == ["req_1", "req_2", "req_3"]
 
 
 def test_the_bookkeeper_says_how_it_stands(office: Office) -> None:

@@ -149,18 +149,20 @@ def test_rows_inserted_in_bulk_are_the_rows_that_come_back(engine: Engine, count
         assert sorted(map(tuple, connection.execute(select(schema.journal_position)))) == sorted(rows)
 
 
-def test_rows_that_share_values_come_back_with_them(engine: Engine) -> None:
+def test_rows_that_share_values_come_back_with_them_and_a_number_each(engine: Engine) -> None:
     size = storage.ROWS_PER_STATEMENT
+    names = ["debit", "credit", "amount_nanousd", "kind"]
     lots = [
-        ((7,), [value for number in range(size) for value in (f"a-{number}", number)]),
-        ((8,), [value for number in range(2 * size) for value in (f"b-{number}", number)]),
+        (5, ("a", "b", 7, "x"), [value for row in range(size) for value in (f"x-{row}", 0.5)]),
+        (99, ("c", "d", 8, "y"), [value for row in range(2 * size) for value in (None, row)]),
     ]
     with storage.writing(engine) as connection:
-        storage.insert_alike(connection, schema.journal_position, ["damaged_bytes"], lots)
-        found = sorted(map(tuple, connection.execute(select(schema.journal_position))))
-    assert found == sorted(
-        [*((f"a-{number}", number, 7) for number in range(size)), *((f"b-{n}", n, 8) for n in range(2 * size))]
-    )
+        storage.insert_alike(connection, schema.transfer, names, lots)
+        found = sorted(map(tuple, connection.execute(select(schema.transfer))))
+    assert found == [
+        *((5 + row, "a", "b", 7, "x", f"x-{row}", 0.5) for row in range(size)),
+        *((99 + row, "c", "d", 8, "y", None, row) for row in range(2 * size)),
+    ]
 
 
 def test_any_text_and_number_comes_back_as_it_was_inserted(engine: Engine) -> None:

@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from vipcloud.clock import Clock
-from vipcloud.ledger import audit, availability, journal, repeats, rules, slots, store
+from vipcloud.ledger import alike, audit, availability, journal, repeats, rules, slots, store
+from vipcloud.ledger.alike import Alike
 from vipcloud.ledger.audit import Audit
 from vipcloud.ledger.journal import JournalError, JournalFile
 from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Record, Settled
@@ -312,30 +313,31 @@ def _book_group(engine: Engine, file: JournalFile, *, known_repeats: bool) -> tu
     with storage.writing(engine) as connection:
         position = _positions(connection, file.path.name).get(file.path.name, _Position())
         start = position.offset
-        records = _next_group(file, position)
+        lots, others = _next_group(file, position)
         if position.offset == start:
             return position, 0
-        settled = [record for record in records if type(record) is Settled]
-        if len(settled) < len(records) or _has_open_requests(connection):
-            _follow(connection, file, records)
+        if others or _has_open_requests(connection):
+            _follow(connection, file, lots, others)
         if known_repeats:
-            settled = _without_repeats(connection, settled)
-        store.post_usage(connection, settled)
+            settled = _without_repeats(connection, [lot.settled(row) for lot in lots for row in range(lot.requests)])
+            lots = alike.together(settled)
+        store.post_alike(connection, lots)
         _store_position(connection, file.path.name, position)
-    return position, len(settled)
+    return position, sum(lot.requests for lot in lots)
 
 
-def _follow(connection: Connection, file: JournalFile, records: list[Record]) -> None:
-    """Keep what is open, and how far it is, as `records` tell; post what calls cost that nobody pays for."""
+def _follow(connection: Connection, file: JournalFile, lots: list[Alike], others: list[Record]) -> None:
+    """Keep what is open, and how far it is, as the group's records tell; post what calls cost that nobody pays for.
+
+    What opened and how far it came is looked at first, then what ended, although they alternate in the journal: no
+    request is opened after its own end.
+    """
     before = _open_requests(connection, file.worker)
     now = dict(before)
     aborted = []
     keys: dict[repeats.Name, Opened | None] = {}
-    for record in records:
-        if type(record) is Settled:
-            if (open_ := now.pop(record.request_id, None)) is not None:
-                repeats.follow(open_.opened, record, keys)
-        elif type(record) is Opened:
+    for record in others:
+        if type(record) is Opened:
             now[record.request_id] = _Open(file.number, record)
             repeats.follow(record, None, keys)
         elif type(record) is Progress:
@@ -344,6 +346,8 @@ def _follow(connection: Connection, file: JournalFile, records: list[Record]) ->
                     now[reached.request_id] = _Open(open_.number, open_.opened, reached)
         elif type(record) is Aborted:
             aborted.append(record)
+    if now:
+        _end(lots, now, keys)
     _close(connection, [name for name, open_ in before.items() if now.get(name) is not open_])
     rows = [
         {
@@ -363,17 +367,33 @@ def _follow(connection: Connection, file: JournalFile, records: list[Record]) ->
         repeats.store(connection, keys)
 
 
-def _next_group(file: JournalFile, position: _Position) -> list[Record]:
-    """The records from `position` on, as far as one group goes; moves `position` behind them."""
+def _end(lots: list[Alike], now: dict[str, "_Open"], keys: dict[repeats.Name, Opened | None]) -> None:
+    """Take out of `now` what ended."""
+    for lot in lots:
+        for row, name in enumerate(lot.column("request_id")):
+            if (open_ := now.pop(name, None)) is not None and open_.opened.key_hash is not None:
+                repeats.follow(open_.opened, lot.settled(row), keys)
+
+
+def _next_group(file: JournalFile, position: _Position) -> tuple[list[Alike], list[Record]]:
+    """Usage rows, and the other records, from `position` on, as far as one group goes; moves `position` behind them."""
     start = position.offset
     data, at_end = _read(file.path, start, GROUP_BYTES)
-    records, end, unknown = journal.parse(data)
+    payloads, end = journal.payloads(data)
+    unknown = False
+    try:
+        lots, rest = alike.gathered(payloads)
+        records = [journal.decode(payload) for payload in rest]
+    except msgspec.DecodeError:  # one by one, to find it
+        records, end, unknown = journal.parse(data)
+        lots = []
+    lots += alike.together(record for record in records if type(record) is Settled)
     if unknown and end == 0:
         raise JournalError(f"{file.path}, byte {start}: a sound record of unknown kind; did a newer version write it?")
     position.offset += end
     if not unknown and not file.live and end < len(data) and (at_end or len(data) - end > _WHOLE_FRAME_BYTES_MAX):
         _step_over(file.path, position)
-    return records
+    return lots, [record for record in records if type(record) is not Settled]
 
 
 def _step_over(path: Path, position: _Position) -> None:

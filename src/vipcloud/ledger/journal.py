@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct as Layout
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 from zlib import crc32
 
 import msgspec
@@ -67,28 +67,46 @@ class Parsed(NamedTuple):
     unknown: bool
 
 
-def parse(data: bytes) -> Parsed:
-    """The records at the beginning of `data`, as far as its frames are whole and sound."""
-    records: list[Record] = []
-    add, unpack, decode = records.append, _HEADER.unpack_from, _decode
+def payloads(data: bytes) -> tuple[list[bytes], int]:
+    """What the frames that `data` begins with hold, as far as they are whole and sound, and where the rest begins."""
+    found: list[bytes] = []
+    unpack = _HEADER.unpack_from
     at, size = 0, len(data)
     begin = 8  # where the payload of the frame at `at` begins
+    length: int
+    checksum: int
+    while begin <= size:
+        length, checksum = unpack(data, at)
+        end = begin + length
+        # A length of 0 is never written: a run of zero bytes, as a power cut leaves them, is not a frame.
+        if not 0 < length <= RECORD_BYTES_MAX or end > size:
+            break
+        payload = data[begin:end]
+        if crc32(payload) != checksum:
+            break
+        found.append(payload)
+        at = end
+        begin = end + 8
+    return found, at
+
+
+def parse(data: bytes) -> Parsed:
+    """The records at the beginning of `data`, as far as its frames are whole and sound."""
+    found, end = payloads(data)
+    records: list[Record] = []
+    at = 0
     try:
-        while begin <= size:
-            length, checksum = unpack(data, at)
-            end = begin + length
-            # A length of 0 is never written: a run of zero bytes, as a power cut leaves them, is not a frame.
-            if not 0 < length <= RECORD_BYTES_MAX or end > size:
-                break
-            payload = data[begin:end]
-            if crc32(payload) != checksum:
-                break
-            add(decode(payload))
-            at = end
-            begin = end + 8
+        for payload in found:
+            records.append(decode(payload))
+            at += 8 + len(payload)
     except msgspec.DecodeError:
         return Parsed(records, at, unknown=True)
-    return Parsed(records, at, unknown=False)
+    return Parsed(records, end, unknown=False)
+
+
+def decode(payload: bytes) -> Record:
+    """The record that a frame holds. Raises msgspec.DecodeError for one of a kind that this version does not know."""
+    return cast("Record", _decode(payload))
 
 
 def next_frame(data: bytes, start: int) -> int | None:

@@ -37,13 +37,18 @@ def find(connection: Connection, name: Name, since: float) -> Used | None:
 
 
 def follow(opened: Opened, settled: Settled | None, changes: dict[Name, Opened | None]) -> None:
-    """Add to `changes` what a request that was opened with a key, or its end, means for the key."""
+    """Add to `changes` what a request that was opened with a key, or its end, means for the key.
+
+    An end that is told after the key was used anew changes nothing.
+    """
     if opened.key_hash is not None:
         name = opened.account_id, opened.key_hash
         if settled is None:
             changes[name] = opened
         elif rules.frees_key(settled):
-            changes[name] = None
+            user = changes.get(name)
+            if user is None or user.request_id == opened.request_id:
+                changes[name] = None
 
 
 def store(connection: Connection, changes: Mapping[Name, Opened | None]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, case, func, or_, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from vipcloud.ledger import alike, audit, availability, rules
-from vipcloud.ledger.alike import Shared
+from vipcloud.ledger.alike import Alike, Shared
 from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.ledger.rules import Posting, Sums, Transfer, Withdrawn
 from vipcloud.limits.rules import month
@@ -138,10 +138,15 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
 
     Raises IntegrityError if a request is there already.
     """
-    if not settled:
+    post_alike(connection, alike.together(settled))
+
+
+def post_alike(connection: Connection, lots: list[Alike]) -> None:
+    """The same for rows that lie together already."""
+    if not lots:
         return
     first = _next_number(connection)
-    lots = alike.together(settled)
+    following = first + sum(lot.requests for lot in lots)
     amounts: dict[Posting, int] = {}
     days: dict[tuple[int, str, str, str], tuple[int, ...]] = {}
     for lot in lots:
@@ -158,8 +163,8 @@ def post_usage(connection: Connection, settled: list[Settled]) -> None:
     storage.insert_rows(connection, _usage, rest)
     columns = _day.columns.keys()
     connection.execute(_ADD_TO_DAY, [dict(zip(columns, (*day, *days[day]), strict=True)) for day in sorted(days)])
-    following = first + len(settled)
-    _post(connection, rules.posted(amounts, first, following - 1, settled[-1].started_at), following)
+    at = max(max(lot.column("started_at")) for lot in lots)
+    _post(connection, rules.posted(amounts, first, following - 1, at), following)
     availability.add(connection, lots)
 
 
