@@ -25,6 +25,12 @@ def settled(number: int, **fields: object) -> Settled:
     return msgspec.structs.replace(row, **fields)
 
 
+@pytest.fixture(autouse=True, params=[0, 3, audit.LARGE_PIECE])
+def large_piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are added up by the database, one by one, or now this and now that way."""
+    monkeypatch.setattr(audit, "LARGE_PIECE", request.param)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """Books with a grant, charges, costs, a variance and a lost call."""

@@ -20,6 +20,7 @@ from vipcloud.storage import schema
 
 SHOWN_MAX = 100  # of one kind of break
 ROWS_PER_FETCH = 1000
+LARGE_PIECE = 1000  # numbers
 
 _usage, _transfer, _balance, _day = schema.usage, schema.transfer, schema.balance, schema.usage_day
 _open = schema.open_request
@@ -36,6 +37,19 @@ _ROW = (
     _usage.c.cost_nanousd,
     _usage.c.variance_nanousd,
 )
+_ALIKE = (
+    _usage.c.account_id,
+    _usage.c.key_id,
+    _usage.c.model,
+    _usage.c.provider,
+    _usage.c.outcome,
+    _usage.c.charge_nanousd > 0,
+    _usage.c.cost_nanousd > _usage.c.variance_nanousd,
+    _usage.c.variance_nanousd > 0,
+)
+_ADDED_UP = select(
+    *_ALIKE, func.min(_usage.c.id), func.max(_usage.c.id), func.count(), *map(func.sum, _ROW[6:])
+).group_by(*_ALIKE)
 _USED_IN_DAYS = (
     _day.c.requests,
     _day.c.prompt_tokens,
@@ -88,7 +102,7 @@ class Audit:
         is added to what was read."""
         due = _Due()
         moved: dict[str, list[int]] = {}
-        rows = _RowsInOrder(connection, since, top)
+        rows = _RowsInOrder(connection, since)
         transfers = select(_transfer).where(_within(_transfer.c.id, since, top)).order_by(_transfer.c.id)
         for number, debit, credit, amount, kind, cause, _ in _read(connection, transfers):
             moved.setdefault(debit, [0, 0])[0] += amount
@@ -184,17 +198,36 @@ def overdrawn(connection: Connection) -> dict[str, int]:
 
 
 class _RowsInOrder:
-    """Usage rows in the order of their numbers, added up piece by piece."""
+    """Usage rows in the order of their numbers, added up piece by piece: large ones by the database."""
 
-    def __init__(self, connection: Connection, since: int, top: int) -> None:
-        new = select(*_ROW).where(_within(_usage.c.id, since, top)).order_by(_usage.c.id)
-        self._rows = iter(_read(connection, new))
-        self._row = next(self._rows, None)
+    def __init__(self, connection: Connection, since: int) -> None:
+        self._connection = connection
+        self._since = since
+        self._rows: Any = None  # of the pieces that are small: a result that is read on
+        self._row: Any = None  # the one to begin with
 
     def up_to(self, top: int) -> dict[_Alike, list[int]]:
         """From the piece before up to that number, those alike together: the first row and the last, how many, prompt
         tokens, completion tokens, charge, cost, variance."""
+        since, self._since = self._since, max(top, self._since)
+        if top - since < LARGE_PIECE:
+            return self._add_up(since, top)
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
         found: dict[_Alike, list[int]] = {}
+        for row in self._connection.execute(_ADDED_UP.where(_within(_usage.c.id, since, top))):
+            account_id, key_id, model, provider, outcome, charged, paid, beyond, *sums = row
+            posted = bool(charged), bool(paid), bool(beyond)
+            found[account_id, key_id, model, provider, outcome, posted] = list(map(int, sums))
+        return found
+
+    def _add_up(self, since: int, top: int) -> dict[_Alike, list[int]]:
+        found: dict[_Alike, list[int]] = {}
+        if self._rows is None:
+            new = select(*_ROW).where(_usage.c.id > since).order_by(_usage.c.id)
+            self._rows = _read(self._connection, new)
+            self._row = next(self._rows, None)
         row, rest = self._row, self._rows
         while row is not None and row[0] <= top:
             number, account_id, key_id, model, provider, outcome, prompt, completion, charge, cost, variance = row
