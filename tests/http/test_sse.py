@@ -65,6 +65,14 @@ def test_cuts_do_not_matter_in_any_mixture_of_lines(pieces: list[bytes], data: s
     assert decoded(*reads) == decoded(stream)
 
 
+@given(st.lists(st.sampled_from([b"data: a\n\n", b"data: \n\n", b"data: b", b"\n", b": c\n\n", b"event: e\n", b"{}"])))
+def test_events_of_one_read_are_those_that_come_one_by_one(pieces: list[bytes]) -> None:
+    stream = b"".join(pieces)
+    blocks = stream.split(b"\n\n")[:-1]
+    single = [event for block in blocks for event in SSEDecoder(1024).feed(block + b"\n\n")]
+    assert SSEDecoder(1024).feed(stream) == single
+
+
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_an_event_comes_out_as_soon_as_its_blank_line_is_in(end: bytes) -> None:
     decoder = SSEDecoder(1024)
