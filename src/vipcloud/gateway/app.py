@@ -9,7 +9,7 @@ end, and never by redirect: clients lose their method or their key on the way.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 from vipcloud.clock import Clock
@@ -28,6 +28,7 @@ EXPOSED = (
 CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
 HEAD = CORS + b"x-request-id: req_"
 PREFLIGHT_AGE_S = 86_400
+_BYTES: Final = [f"{number:02x}" for number in range(256)]
 
 
 def same_origin_head(head: bytes) -> bytes:
@@ -63,22 +64,23 @@ class App:
         self._versioned = versioned
         self._exact = {path: methods for path, methods in routes.items() if not path.endswith("/*")}
         self._prefixes = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
-        self._known: dict[tuple[str, bytes], Route] = {}
+        self._posts: dict[bytes, Route] = {}  # by the target as nearly all send it; `_search` knows the rest
         for path, methods in self._exact.items():
-            for method, route in methods.items():
+            if "POST" in methods:
                 for spelled in (f"/v1{path}",) if path in versioned else (path, f"/v1{path}"):
-                    self._known[method, spelled.encode()] = route
+                    self._posts[spelled.encode()] = methods["POST"]
         self._boot = (
             f"{int(clock.wall_s()):08x}{secrets.token_hex(3)}"  # ids in the order of time keep the books compact
         )
-        self._count = 0x1_0000_0000  # its last eight hexadecimal digits count
+        self._count = 0
+        self._serials = ""  # the beginning of the next 256
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange. GatewayErrors go on to `render_error` through the server."""
         call = self._call(exchange)
-        route = self._known.get((exchange.method, exchange.target), self._search)
+        route = self._posts.get(exchange.target) if exchange.method == "POST" else None
         try:
-            await route(call)
+            await (self._search(call) if route is None else route(call))
         except asyncio.CancelledError:
             if not exchange.interrupted:
                 raise
@@ -95,9 +97,12 @@ class App:
         call = exchange.state
         if call is not None:
             return cast("Call", call)
+        place = self._count & 0xFF
+        if place == 0:
+            self._serials = f"{self._boot}{self._count >> 8:06x}"
         self._count += 1
-        serial = self._boot + hex(self._count)[3:]
-        made = exchange.state = Call(exchange, serial, HEAD + serial.encode() + b"\r\n")
+        serial = self._serials + _BYTES[place]
+        made = exchange.state = Call(exchange, serial, b"%b%b\r\n" % (HEAD, serial.encode()))
         return made
 
     async def _search(self, call: Call) -> None:

@@ -62,12 +62,10 @@ class Call:
         answered, at these moments of the monotonic clock. What other tries took is the upstream's, too."""
         gateway_s = max(0.0, asked_s - self.exchange.received_s + now_s - answered_s)
         gateway_ms, upstream_ms = int(gateway_s * 1000), int((answered_s - asked_s) * 1000)
-        self.head += (
-            b"server-timing: gateway;dur="
-            + (MS[gateway_ms] if gateway_ms < 1000 else b"%d" % gateway_ms)
-            + b", upstream;dur="
-            + (MS[upstream_ms] if 0 <= upstream_ms < 1000 else b"%d" % upstream_ms)
-            + b"\r\n"
+        self.head = b"%bserver-timing: gateway;dur=%b, upstream;dur=%b\r\n" % (
+            self.head,
+            MS[gateway_ms] if gateway_ms < 1000 else b"%d" % gateway_ms,
+            MS[upstream_ms] if 0 <= upstream_ms < 1000 else b"%d" % upstream_ms,
         )
 
     def respond(self, status: int, body: bytes) -> None:
