@@ -5,14 +5,15 @@ What does not change from answer to answer is a constant here; `replies.Reply` i
 
 import msgspec
 
-from vipcloud.dialects.openai import FinishReason, Usage
+from vipcloud.dialects.openai import FinishReason
 from vipcloud.dialects.replies import Reply, ReplyChoice, ReplyMessage
+from vipcloud.dialects.tokens import Tokens
 
 _encode = msgspec.json.Encoder().encode
 
 
 class TextReply:
-    """`reasoning` is empty where there is none, or none is shown; `usage` None until it is counted."""
+    """`reasoning` is empty where there is none, or none is shown; `used` is None until it is counted."""
 
     def __init__(
         self,
@@ -22,7 +23,7 @@ class TextReply:
         content: str,
         reasoning: str,
         finish_reason: FinishReason,
-        usage: Usage | None,
+        used: Tokens | None,
     ) -> None:
         self.id = id
         self.created = created
@@ -30,7 +31,7 @@ class TextReply:
         self.content = content
         self.reasoning = reasoning
         self.finish_reason = finish_reason
-        self.usage = usage
+        self.used = used
 
     def encode(self) -> bytes:
         """The body of a `200`."""
@@ -46,7 +47,7 @@ class TextReply:
                 _encode(self.content),
                 reasoning,
                 self.finish_reason.encode(),
-                _encode(self.usage),
+                b"null" if self.used is None else self.used.encode(),
             )
         )
 
@@ -56,4 +57,5 @@ class TextReply:
         if self.reasoning:
             message.reasoning_content = self.reasoning
         choice = ReplyChoice(0, message, None, self.finish_reason)
-        return Reply(self.id, "chat.completion", self.created, self.model, [choice], self.usage)
+        usage = None if self.used is None else self.used.usage()
+        return Reply(self.id, "chat.completion", self.created, self.model, [choice], usage)

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from vipcloud.accounts.directory import Principal
 from vipcloud.dialects.openai import FinishReason, Usage
+from vipcloud.dialects.tokens import Tokens, tokens_of
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Way
@@ -127,6 +128,21 @@ class Bill:
 
         What it cost is put into `usage`.
         """
+        tokens = None if usage is None else tokens_of(usage)
+        self.settle_tokens(outcome, tokens, estimated=estimated, finish_reason=finish_reason, error_code=error_code)
+        if usage is not None and tokens is not None and tokens.cost:
+            usage.cost, usage.cost_details = Raw(tokens.cost), Raw(tokens.cost_details)
+
+    def settle_tokens(
+        self,
+        outcome: Outcome,
+        used: Tokens | None,
+        *,
+        estimated: bool = False,
+        finish_reason: FinishReason | None = None,
+        error_code: str = "",
+    ) -> None:
+        """As `settle`, of `used`."""
         if self.settled:
             return
         self.settled = True
@@ -138,13 +154,10 @@ class Bill:
             provider_id, upstream_model = way.candidate.provider.id, way.candidate.upstream_model
         charge = cost = NanoUSD(0)
         variance = prompt = cached = completion = reasoning = 0
-        if usage is not None:
-            details = usage.prompt_tokens_details
-            prompt, cached, completion = usage.prompt_tokens, details.cached_tokens, usage.completion_tokens
-            reasoning = usage.completion_tokens_details.reasoning_tokens
-            charge, cost, variance = self._worth(prompt, completion, cached, details.cache_write_tokens or 0)
-            usage.cost = Raw(usd_number(charge))
-            usage.cost_details = Raw(b'{"upstream_inference_cost":%b}' % usd_number(cost))
+        if used is not None:
+            prompt, cached, completion, reasoning = used.prompt, used.cached, used.completion, used.reasoning
+            charge, cost, variance = self._worth(prompt, completion, cached, used.written)
+            used.cost, used.upstream_cost = usd_number(charge), usd_number(cost)
         guard = parts.guard
         if type(guard) is LocalGuard:
             guard.settle(permit, charge)  # compiled, a direct call
@@ -161,7 +174,7 @@ class Bill:
             slot.note_money(charge, cost, variance)
             if self.streamed and first_token_ms is not None:
                 slot.note_pace(duration_ms, first_token_ms, completion)
-        if usage is not None and first_token_ms is None:
+        if used is not None and first_token_ms is None:
             first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
         record = Settled(
             permit.request_id,

@@ -12,6 +12,7 @@ from vipcloud.dialects import chunks, replies, requests
 from vipcloud.dialects.chunks import ChunkWriter
 from vipcloud.dialects.openai import ChatRequest, PlainChat
 from vipcloud.dialects.text_reply import TextReply
+from vipcloud.dialects.tokens import tokens_of
 from vipcloud.errors import (
     GatewayError,
     UpstreamFailed,
@@ -83,14 +84,14 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     if text is None:
         await serve_whole(attempt, way, faults, payload, answered_s)
         return
-    usage = text.usage
-    estimated = usage is None
-    if usage is None:
-        usage = text.usage = await attempt.count(way, (text.content, text.reasoning, ""))
+    used = text.used
+    estimated = used is None
+    if used is None:
+        used = text.used = tokens_of(await attempt.count(way, (text.content, text.reasoning, "")))
     if type(request) is not PlainChat and not reasoning.shown(request):
         text.reasoning = ""
     attempt.call.timed(bill.opened_s, answered_s, parts.clock.monotonic_s())
-    bill.settle("complete", usage, estimated=estimated, finish_reason=text.finish_reason)
+    bill.settle_tokens("complete", used, estimated=estimated, finish_reason=text.finish_reason)
     attempt.call.send_last(text.encode())
 
 

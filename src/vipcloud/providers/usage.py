@@ -17,6 +17,7 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from vipcloud.dialects.openai import CompletionDetails, PromptDetails, Usage
+from vipcloud.dialects.tokens import Tokens
 from vipcloud.providers.wire import Counts
 
 TOKENS_MAX: Final = 1 << 24  # sixteen times the largest window on offer
@@ -130,7 +131,7 @@ def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) 
     return of(prompt, completion, cached_tokens=cached, cache_write_tokens=written, reasoning_tokens=reasoning)
 
 
-def of_counts(counts: Counts, tokens_max: int) -> Usage | None:
+def of_counts(counts: Counts, tokens_max: int) -> Tokens | None:
     """As `read` with `output_seen`."""
     prompt, completion = counts.prompt_tokens, counts.completion_tokens
     cached = counts.prompt_cache_hit_tokens
@@ -145,7 +146,7 @@ def of_counts(counts: Counts, tokens_max: int) -> Usage | None:
     reasoning = 0 if output is None else output.reasoning_tokens or 0
     if reasoning > completion:
         return None
-    return Usage(prompt, completion, prompt + completion, PromptDetails(cached), CompletionDetails(reasoning))
+    return Tokens(prompt, completion, cached, 0, reasoning)
 
 
 def is_filler(wire: Any) -> bool:
