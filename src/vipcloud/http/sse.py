@@ -102,14 +102,15 @@ class SSEDecoder:
 def _take_plain(data: bytes, events: list[Event]) -> bytes:
     """Take off the events at its beginning that are one `data: …` line each. Returns what is behind them.
 
-    Nearly all are. To split at every line end and pass over the blank lines is cheaper than to look for two at a time.
+    Nearly all are. `find` leaps from line end to line end where `split` looks at every byte.
     """
-    lines = data.split(b"\n")
-    at, last = 0, len(lines) - 1
-    while at + 1 < last and not lines[at + 1] and lines[at].startswith(b"data: "):
-        events.append(lines[at][6:])
-        at += 2
-    return lines[last] if at == last else b"\n".join(lines[at:])
+    at, last = 0, len(data) - 1
+    while True:
+        line_end = data.find(b"\n", at)
+        if line_end < 0 or line_end == last or data[line_end + 1] != _LF or data[at : at + 6] != b"data: ":
+            return data[at:] if at else data
+        events.append(data[at + 6 : line_end])
+        at = line_end + 2
 
 
 def _events(blocks: list[bytes]) -> list[Event]:
