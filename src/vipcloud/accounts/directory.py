@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
@@ -39,7 +39,7 @@ CHANGES_PER_POLL = 1000
 CLOSED_KEPT_S = 3600.0  # longer than the slowest body takes to come: its request was let in before that
 
 _log = structlog.get_logger(__name__)
-_hash = rules.key_hash
+_hash: Final = rules.key_hash
 
 
 class Account(Purse):

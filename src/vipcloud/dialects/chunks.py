@@ -15,7 +15,7 @@ from vipcloud.dialects.replies import Logprobs, Reply, ReplyChoice, RoleContent
 
 DONE: Final = b"data: [DONE]\n\n"
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class ChunkWriter:

@@ -15,7 +15,7 @@ them at the top level.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -30,12 +30,12 @@ MESSAGE_FRAME_BYTES = 8  # what a chat template may add per message, in tokens; 
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"  # as callers know it from OpenAI's sentence
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 
-_decode_plain = msgspec.json.Decoder(openai.PlainChat).decode
-_decode = msgspec.json.Decoder(openai.ChatRequest).decode
-_encode = msgspec.json.Encoder().encode
+_decode_plain: Final = msgspec.json.Decoder(openai.PlainChat).decode
+_decode: Final = msgspec.json.Decoder(openai.ChatRequest).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
-_decode_names = msgspec.json.Decoder(openai.Names).decode
+_decode_names: Final = msgspec.json.Decoder(openai.Names).decode
 
 
 def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRequest:

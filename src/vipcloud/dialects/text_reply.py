@@ -3,13 +3,15 @@
 What does not change from answer to answer is a constant here; `replies.Reply` is this as a type.
 """
 
+from typing import Final
+
 import msgspec
 
 from vipcloud.dialects.openai import FinishReason
 from vipcloud.dialects.replies import Reply, ReplyChoice, ReplyMessage
 from vipcloud.dialects.tokens import Tokens
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class TextReply:

@@ -18,15 +18,15 @@ from vipcloud.gateway.call import Call
 from vipcloud.http.headers import header_block
 from vipcloud.http.server import Exchange
 
-TYPE_JSON = b"content-type: application/json\r\n"
+TYPE_JSON: Final = b"content-type: application/json\r\n"
 EXPOSED = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-vipcloud-original-request-id, x-vipcloud-original-charge-usd, server-timing, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-requests-day, x-ratelimit-remaining-requests-day, "
     "x-ratelimit-reset-requests-day, x-vipcloud-max-tokens"
 )
-CORS = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
-HEAD = CORS + b"x-request-id: req_"
+CORS: Final = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
+HEAD: Final = CORS + b"x-request-id: req_"
 PREFLIGHT_AGE_S = 86_400
 _BYTES: Final = [f"{number:02x}" for number in range(256)]
 

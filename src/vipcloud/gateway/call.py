@@ -8,11 +8,13 @@ from vipcloud.gateway.idempotency import Claim
 from vipcloud.http.deadlines import NEVER
 from vipcloud.http.server import Exchange
 
-JSON = b"content-type: application/json\r\n"
-EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+JSON: Final = b"content-type: application/json\r\n"
+EVENTS: Final = (
+    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+)
 MS: Final = [b"%d" % number for number in range(1000)]  # formatting them costs more than to look them up
-PING_EVENT = b": ping\n\n"
-PING_JSON = b" "  # white space before the JSON changes nothing for a parser
+PING_EVENT: Final = b": ping\n\n"
+PING_JSON: Final = b" "  # white space before the JSON changes nothing for a parser
 
 
 class Call:

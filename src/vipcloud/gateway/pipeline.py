@@ -6,6 +6,7 @@ every way out: the money side is synchronous, so a cancellation cannot come betw
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
+from typing import Final
 
 from vipcloud.accounts.directory import Principal, Terms
 from vipcloud.accounts.rules import key_hash
@@ -44,8 +45,8 @@ from vipcloud.providers.answers import Form
 from vipcloud.providers.models import Model
 from vipcloud.providers.prices import Price
 
-SMALL_BODY_BYTES = 65536  # up to here a body's own size is a good enough ceiling for its tokens
-_NO_OTHERS: Iterator[ChatRequest] = iter(())
+SMALL_BODY_BYTES: Final = 65536  # up to here a body's own size is a good enough ceiling for its tokens
+_NO_OTHERS: Final[Iterator[ChatRequest]] = iter(())
 
 
 class ChatRoute:

@@ -10,14 +10,15 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from vipcloud.errors import Overloaded
 from vipcloud.settings import OverloadSettings, Settings
 from vipcloud.telemetry.figures import LAG_MS, Buckets, Figures
 
-DEMO_TIER = "demo"
-PLAINEST_TIER = "payg"  # what a tier that the settings do not know counts as
-NEVER_S = float("inf")
+DEMO_TIER: Final = "demo"
+PLAINEST_TIER: Final = "payg"  # what a tier that the settings do not know counts as
+NEVER_S: Final = float("inf")
 
 
 class Pulse:

@@ -6,6 +6,7 @@ idle time-out, and none before the first token: an upstream's keep-alives do not
 """
 
 import asyncio
+from typing import Final
 
 from vipcloud.errors import GatewayError, UpstreamFailed, UpstreamInterrupted, UpstreamTimeout
 from vipcloud.gateway.bill import Bill
@@ -14,7 +15,7 @@ from vipcloud.http.client import ClientError, Response, ResponseInvalid, TimedOu
 from vipcloud.providers import stream
 from vipcloud.providers.stream import StreamTranslator
 
-USAGE_GRACE_S = 2.0  # after the finish reason, how long a late usage chunk or `[DONE]` is waited for
+USAGE_GRACE_S: Final = 2.0  # after the finish reason, how long a late usage chunk or `[DONE]` is waited for
 
 
 class StreamRelay:

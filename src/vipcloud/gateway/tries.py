@@ -6,7 +6,7 @@ Nothing here decides whether there is another try: that is `pipeline`'s.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from vipcloud.dialects import chunks, replies, requests
 from vipcloud.dialects.chunks import ChunkWriter
@@ -25,7 +25,8 @@ from vipcloud.http.client import ClientError
 from vipcloud.providers import failures, reasoning, reply, translate
 from vipcloud.providers.stream import StreamTranslator
 
-JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
+JSON_TYPE: Final = "application/json"
+EVENTS_TYPE: Final = "text/event-stream"
 
 
 async def serve_by(attempt: Attempt, way: Way) -> None:

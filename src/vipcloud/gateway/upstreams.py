@@ -10,7 +10,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -41,14 +41,14 @@ from vipcloud.settings import (
 
 ERROR_BYTES_MAX = 65536
 USER_AGENT = "vipcloud/0.1"
-REVIEW_S = 0.25  # how often it is looked whether all is well again
+REVIEW_S: Final = 0.25  # how often it is looked whether all is well again
 RETRY_AFTER_S_MAX = 60.0  # SDKs give up on a longer wait, or take it whole
 STICKY_MESSAGES = 4  # at most, and no more than up to the first of the user
 STICKY_CHARS = 2048  # of each
 AT_ONCE = 1000  # the weight of a failure that opens a breaker by itself
-TIME_OUT_WEIGHT = 2  # each makes a caller wait
-BLAMELESS = frozenset({"rate_limited", "bad_request", "context_length", "content_filter", "output_filtered"})
-HOPELESS = frozenset({"auth", "arrears", "quota_exhausted", "no_access"})  # until someone acts, or much later
+TIME_OUT_WEIGHT: Final = 2  # each makes a caller wait
+BLAMELESS: Final = frozenset({"rate_limited", "bad_request", "context_length", "content_filter", "output_filtered"})
+HOPELESS: Final = frozenset({"auth", "arrears", "quota_exhausted", "no_access"})  # until someone acts, or much later
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ Source: html.spec.whatwg.org/multipage/server-sent-events.html, seen 2026-11.
 
 from typing import Final, NamedTuple
 
-BOM = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _CR: Final = 0x0D  # as numbers: to look for `bytes` in `bytes`, CPython first raises and catches a TypeError
 _LF: Final = 0x0A
 

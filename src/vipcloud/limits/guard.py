@@ -4,13 +4,13 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vipcloud.limits.caps import Caps
 from vipcloud.limits.rules import Ask, Meter, Standing
 from vipcloud.money import NanoUSD
 
-NO_CREDIT_LIMIT = 2**62  # what a key's purse is granted: its account's credit is the limit
+NO_CREDIT_LIMIT: Final = 2**62  # what a key's purse is granted: its account's credit is the limit
 
 
 class Purse:

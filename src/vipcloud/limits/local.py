@@ -8,7 +8,7 @@ and later readings of the store only raise what was granted. The journal carries
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 from vipcloud.clock import Clock
 from vipcloud.errors import BudgetExceeded, GatewayError, InsufficientCredit, RateLimited
@@ -33,8 +33,8 @@ from vipcloud.money import NanoUSD, format_usd
 LimitKind = Literal["rpm", "rpd", "concurrency"]
 
 WORDS: dict[LimitKind, str] = {"rpm": "per minute", "rpd": "per day (UTC)", "concurrency": "at the same time"}
-CONCURRENCY_RETRY_S = 1.0
-METERS_SWEPT_AT = 10_000  # a sweep drops those that count nothing any more
+CONCURRENCY_RETRY_S: Final = 1.0
+METERS_SWEPT_AT: Final = 10_000  # a sweep drops those that count nothing any more
 
 
 def _nothing(_meter_id: str, _day: int) -> int:

@@ -16,8 +16,8 @@ WINDOW_S: Final = 60.0
 DAY_S: Final = 86_400
 OUTPUT_TOKENS_MIN: Final = 16  # an answer shorter than this is not worth charging for: 402 instead
 DAYS_KEPT_MAX: Final = 70  # two months and some
-JITTER_FRACTION = 0.1  # of a wait, up to JITTER_S_MAX: those refused together do not come back together
-JITTER_S_MAX = 5.0
+JITTER_FRACTION: Final = 0.1  # of a wait, up to JITTER_S_MAX: those refused together do not come back together
+JITTER_S_MAX: Final = 5.0
 EPOCH = date(1970, 1, 1)
 
 
@@ -30,7 +30,7 @@ class Limits:
     concurrency: int = 0
 
 
-NO_LIMITS = Limits()
+NO_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Standing:
     day_remaining: int = 0
 
 
-NO_STANDING = Standing()
+NO_STANDING: Final = Standing()
 
 
 @dataclass(slots=True)

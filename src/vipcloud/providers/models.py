@@ -14,7 +14,7 @@ from vipcloud.errors import ModelNotFound, NotImplementedYet
 from vipcloud.providers.catalog_rows import Balance, Capabilities, ErrorRule, Quirks, Status
 from vipcloud.providers.prices import Calendar, PriceBook
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Provider:

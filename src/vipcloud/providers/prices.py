@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -25,7 +25,7 @@ from vipcloud.errors import SettingsError
 from vipcloud.money import PicoUSDPerToken
 from vipcloud.providers.price_rows import WEEKDAYS, CalendarRow, HoursRow, PriceRow, TierRow
 
-DAY_S = 86_400
+DAY_S: Final = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH_WEEKDAY = date(1970, 1, 1).weekday()
 _VERSION_DIGITS = 12  # 48 bits of SHA-256 tell the prices of one model apart

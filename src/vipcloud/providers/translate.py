@@ -16,6 +16,7 @@ Sources: the providers' pages named in `catalog.toml`; the parameter rules were 
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -29,10 +30,10 @@ from vipcloud.providers.wire import Beginning, Body, UsageOption
 _USER_ID_BYTES = 16
 _NO_NAMES: Mapping[str, str] = {}
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
-_USAGE_OPTION = UsageOption()
+_USAGE_OPTION: Final = UsageOption()
 
 
 def encode_request(

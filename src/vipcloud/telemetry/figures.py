@@ -13,10 +13,11 @@ from vipcloud.ledger.records import Settled
 
 TOKENS: Final = tuple(4**power for power in range(14))
 DURATION_MS: Final = tuple(10 * 2**power for power in range(14))
-FIRST_TOKEN_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
-PER_TOKEN_MS = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
-LAG_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-COMPLETE, CLIENT_GONE = "complete", "client_gone"
+FIRST_TOKEN_MS: Final = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
+PER_TOKEN_MS: Final = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
+LAG_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+COMPLETE: Final = "complete"
+CLIENT_GONE: Final = "client_gone"
 CLIENT_GONE_STATUS = 499  # nobody was told one; nginx' word for it
 
 
