@@ -20,8 +20,8 @@ from it and only end it.
 White space at the start of an answer waits for what follows it: before a tool call it says nothing and is left out.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -33,6 +33,7 @@ from vipcloud.http import sse
 from vipcloud.providers import call_ids
 from vipcloud.providers import usage as counts
 from vipcloud.providers.catalog_rows import ORDINARY, Quirks
+from vipcloud.providers.repeats import EventShape
 from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,
@@ -57,7 +58,6 @@ from vipcloud.providers.reply import (
 from vipcloud.providers.thinking import Thinking, beginning
 from vipcloud.providers.usage import Delivered, GrowingText
 from vipcloud.providers.wire import (
-    UNDECODED,
     WireCall,
     WireChoice,
     WireMessage,
@@ -128,7 +128,9 @@ class StreamTranslator:
         self._usage_tokens_max = usage_tokens_max
         self._choices: dict[int, _Choice] = {}
         self._plain = choices == 1 and not self._stops  # one choice, without calls, whose text needs no watching
-        self._decode_more: Callable[[bytes], Any] | None = None  # of what is running, where the short way is open
+        self._texts = EventShape(decode_text_chunk)
+        self._thoughts = EventShape(decode_reasoning_chunk)
+        self._shape: EventShape | None = None  # of what is running, where the short way is open
         self._pieces = self.content.pieces
         self._head = writer.text_head
         self._usage_is_last = False  # it came with the finish reason or after it
@@ -183,15 +185,11 @@ class StreamTranslator:
         self.data_events += len(events)
         out: list[bytes] = []
         for event in events:
-            decode_more = self._decode_more
-            if decode_more is not None and type(event) is bytes:
-                try:
-                    text = decode_more(event).choices[0].delta.text
-                except UNDECODED:
-                    pass  # something else, or not as it should be
-                else:
-                    self._pieces.append(text)
-                    out.append(b"%b%b%b" % (self._head, _encode(text), self._text_tail))
+            shape = self._shape
+            if shape is not None and type(event) is bytes:
+                more = self._more(event, shape)
+                if more is not None:
+                    out.append(more)
                     continue
             self._take(event, out)
             if self._over():
@@ -200,6 +198,18 @@ class StreamTranslator:
             self.content.join()
             self.reasoning.join()
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _more(self, event: bytes, shape: EventShape) -> bytes | None:
+        """The chunk for an event that says more of the same; None for something else, or not as it should be."""
+        raw = shape.recognise(event)
+        if raw is not None:
+            self._pieces.append(shape.text)
+            return b'%b"%b"%b' % (self._head, raw, self._text_tail)
+        text = shape.decode(event)
+        if text is None:
+            return None
+        self._pieces.append(text)
+        return b"%b%b%b" % (self._head, _encode(text), self._text_tail)
 
     def eof(self) -> bytes:
         """The upstream has closed the stream. Returns what its last, unterminated event held; sets `failure` if the
@@ -364,7 +374,7 @@ class StreamTranslator:
         """Keep the last count. One that is refused takes the place of an earlier one: it was to replace it."""
         if counts.is_filler(wire):
             self._plain = False  # who sends one sends it with every chunk, so none is text alone
-            self._decode_more = None
+            self._shape = None
             return
         self.usage = counts.read(wire, self._usage_tokens_max, output_seen=self.started)
         self._usage_is_last = self.usage is not None and self.finished
@@ -393,7 +403,7 @@ class StreamTranslator:
         self._open(choice, None, out)
         out.append(self._writer.reasoning(text, index=choice.index))
         if self._plain and not self._quirks.inline_thinking:
-            self._decode_more = decode_reasoning_chunk
+            self._shape = self._thoughts
             self._pieces = self.reasoning.pieces
             self._head = self._writer.reasoning_head
 
@@ -426,7 +436,7 @@ class StreamTranslator:
         known = log_probabilities(logprobs)
         out.append(self._writer.content(text, index=choice.index, logprobs=known))
         if self._plain:
-            self._decode_more = decode_text_chunk
+            self._shape = self._texts
             self._pieces = self.content.pieces
             self._head = self._writer.text_head
 
@@ -462,7 +472,7 @@ class StreamTranslator:
 
     def _take_call(self, choice: "_Choice", wire: WireCall, out: list[bytes]) -> None:
         self._plain = False
-        self._decode_more = None
+        self._shape = None
         self._release(choice, out)
         choice.blank = ""  # MiniMax puts "\n" beside tool calls (seen 2026-11)
         call = choice.call(wire)
