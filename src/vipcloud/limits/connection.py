@@ -75,8 +75,8 @@ class Address:
         return words
 
 
-class Connection(asyncio.Protocol):
-    """One socket. `lost` is done when it is closed."""
+class Connection:
+    """One socket, a protocol as those of `http` are. `lost` is done when it is closed."""
 
     def __init__(self, timeout_s: float, waiting_max: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -113,6 +113,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+
+    def pause_writing(self) -> None:
+        """What waits for an answer is bounded, and calls are small."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+    def eof_received(self) -> bool:
+        return False
 
     def data_received(self, data: bytes) -> None:
         reader, waiting = self._reader, self._waiting
@@ -179,12 +188,14 @@ class Client:
         pause_s = PAUSE_S_MIN
         told = False
         while True:
+            connection: Connection | None = None
             try:
                 connection = await self._open()
             except (OSError, Away, TimeoutError, hiredis.ReplyError) as error:
                 if not told:
                     log.error("valkey_away", server=str(self._address), error=str(error) or type(error).__name__)
                     told = True
+            if connection is None:
                 await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads the attempts of many
                 pause_s = min(2 * pause_s, PAUSE_S_MAX)
                 continue
@@ -210,18 +221,19 @@ class Client:
                 with contextlib.suppress(Away):
                     connection.call(("PING",)).add_done_callback(_heard)
 
+    def _protocol(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Connection(self._timeout_s, self._waiting_max))
+
     async def _open(self) -> Connection:
         loop, address = asyncio.get_running_loop(), self._address
 
-        def make() -> Connection:
-            return Connection(self._timeout_s, self._waiting_max)
-
         async with asyncio.timeout(self._timeout_s):
             if address.path:
-                _, connection = await loop.create_unix_connection(make, address.path)
+                _, protocol = await loop.create_unix_connection(self._protocol, address.path)
             else:
                 context = ssl.create_default_context() if address.tls else None
-                _, connection = await loop.create_connection(make, address.host, address.port, ssl=context)
+                _, protocol = await loop.create_connection(self._protocol, address.host, address.port, ssl=context)
+        connection = cast("Connection", protocol)
         try:
             for words in address.greeting():
                 answer = await connection.call(words)

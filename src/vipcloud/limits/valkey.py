@@ -16,7 +16,7 @@ import random
 from collections.abc import Awaitable, Callable
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 import msgspec
@@ -32,13 +32,13 @@ from vipcloud.limits.rules import Ask, Standing, jittered
 from vipcloud.money import NanoUSD
 
 SCRIPT = files("vipcloud.limits").joinpath("admission.lua").read_bytes()
-DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest()  # what EVALSHA calls it by
-KINDS: dict[int, LimitKind] = {1: "rpm", 2: "rpd", 3: "concurrency"}
+DIGEST: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()  # what EVALSHA calls it by
+KINDS: Final[dict[int, LimitKind]] = {1: "rpm", 2: "rpd", 3: "concurrency"}
 AWAY_RETRY_S = 2.0
 READY_WITHIN_S = 3.0
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
 
-_pack = msgspec.msgpack.Encoder().encode
+_pack: Final = msgspec.msgpack.Encoder().encode
 log = structlog.get_logger(__name__)
 
 
@@ -173,10 +173,12 @@ class ValkeyGuard:
             self._tell(permit.request_id, permit.subject, charge, permit.day)
 
     async def standing(self, subject: Subject, wall_s: float) -> Standing:
-        try:
-            limit, remaining, reset_us, day_limit, day_remaining = await self._ask(b"standing", subject, _pack(("",)))
-        except Away:
+        answer = None
+        with contextlib.suppress(Away):
+            answer = await self._ask(b"standing", subject, _pack(("",)))
+        if answer is None:
             return await self._fallback.standing(subject, wall_s)
+        limit, remaining, reset_us, day_limit, day_remaining = answer
         return Standing(limit, remaining, reset_us / 1_000_000, day_limit, day_remaining)
 
     async def flushed(self) -> None:
@@ -255,9 +257,12 @@ class ValkeyGuard:
             future = self._call(b"settle", subject, _pack((request_id, charge, day, 0)))
         except Away:
             return
-        self._watch(future, lambda done: self._told(request_id, done))
+        self._telling.add(future)
+        future.add_done_callback(_Settlement(self, request_id).heard)
 
-    def _told(self, request_id: str, future: asyncio.Future[Any]) -> None:
+    def told(self, request_id: str, future: asyncio.Future[Any]) -> None:
+        """A settlement has been answered, or never will be."""
+        self._telling.discard(future)
         if not future.cancelled() and future.exception() is None and future.result() == 1:
             self._untold.pop(request_id, None)
         else:
@@ -280,6 +285,17 @@ class ValkeyGuard:
         self._telling.add(future)
         future.add_done_callback(self._telling.discard)
         future.add_done_callback(heard)
+
+
+class _Settlement:
+    """One that is under way to the server."""
+
+    def __init__(self, guard: ValkeyGuard, request_id: str) -> None:
+        self._guard = guard
+        self._request_id = request_id
+
+    def heard(self, future: asyncio.Future[Any]) -> None:
+        self._guard.told(self._request_id, future)
 
 
 def _packed(subject: Subject) -> bytes:
