@@ -95,13 +95,17 @@ class Connection:
 
     def call(self, words: tuple[Word, ...]) -> asyncio.Future[object]:
         """The answer to come; errors of the server are answers too (`hiredis.ReplyError`). Raises Away."""
+        return self.call_packed(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word
+
+    def call_packed(self, command: bytes) -> asyncio.Future[object]:
+        """The same of a command as it goes over the wire."""
         if self._transport is None or len(self._waiting) >= self._waiting_max:
             raise Away("too many calls are waiting" if self._transport else "the connection is lost")
         future: asyncio.Future[object] = self._loop.create_future()
         self._waiting.append((future, self._loop.time()))
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word, it takes any
+        self._out.append(command)
         if not self._watched:
             self._watched = True
             self._loop.call_later(self._timeout_s, self._watch)
@@ -182,6 +186,12 @@ class Client:
         if self._connection is None:
             raise Away("there is no connection")
         return self._connection.call(words)
+
+    def call_packed(self, command: bytes) -> asyncio.Future[object]:
+        """The same of a command as it goes over the wire."""
+        if self._connection is None:
+            raise Away("there is no connection")
+        return self._connection.call_packed(command)
 
     async def run(self) -> None:
         """Connect, and connect anew whenever the connection is lost."""

@@ -38,6 +38,15 @@ AWAY_RETRY_S = 2.0
 READY_WITHIN_S = 3.0
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
 
+
+def _word(text: bytes) -> bytes:
+    """As it stands in a command on the wire (RESP: redis.io/docs, protocol spec, bulk strings)."""
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+# The beginning of every call of the script, without the number of its words: hiredis takes ten thousand instructions to
+# pack it, a third of all that a request costs more with a shared guard.
+_EVALSHA: Final = _word(b"EVALSHA") + _word(DIGEST.encode()) + _word(b"0")
 _pack: Final = msgspec.msgpack.Encoder().encode
 log = structlog.get_logger(__name__)
 
@@ -157,9 +166,9 @@ class ValkeyGuard:
         _, tokens, first, held = answer
         permit.ask, permit.held_nanousd, permit.output_tokens, permit.held_tokens = ask, NanoUSD(held), tokens, first
 
-    def _asked(self, request_id: str, ask: Ask, *day: int) -> bytes:
-        amounts = ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
-        return _pack((request_id, self._lease_us, *amounts, *day))
+    def _asked(self, request_id: str, ask: Ask, day: int | None = None) -> bytes:
+        asked = request_id, self._lease_us, ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
+        return _pack(asked if day is None else (*asked, day))
 
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         assert not permit.settled, "a permit is settled once"
@@ -192,9 +201,20 @@ class ValkeyGuard:
 
     def _send(self, operation: bytes, packed: bytes, details: bytes) -> asyncio.Future[Any]:
         """Raises Away."""
-        if self._now_us is None:
-            return self._client.call("EVALSHA", DIGEST, 0, operation, packed, details)
-        return self._client.call("EVALSHA", DIGEST, 0, operation, packed, details, self._now_us())
+        return self._client.call_packed(
+            b"*%d\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
+            % (
+                6 if self._now_us is None else 7,
+                _EVALSHA,
+                len(operation),
+                operation,
+                len(packed),
+                packed,
+                len(details),
+                details,
+                b"" if self._now_us is None else _word(b"%d" % self._now_us()),
+            )
+        )
 
     async def _ask(self, operation: bytes, subject: Subject, details: bytes) -> Any:
         """The script's answer. Raises Away, also where the server cannot do its work at present."""
