@@ -58,11 +58,11 @@ class SSEDecoder:
             data = b"".join((*self._tail, data))
             self._tail.clear()
             self._tail_bytes = 0
-        elif data.startswith(b"data: ") and data.endswith(b"\n") and data.find(b"\n") == len(data) - 2:
+        elif data.startswith(b"data: ") and data.endswith(b"\n\n") and _LF not in (event := data[6:-2]):
             # The usual case: this read is one whole event of one line.
             if len(data) > self._event_bytes_max:
                 raise StreamTooLarge(self._event_bytes_max)
-            return [data[6:-2]]
+            return [event]
         blocks = data.split(b"\n\n")
         self._keep(blocks.pop())
         if len(data) > self._event_bytes_max and any(len(block) + 2 > self._event_bytes_max for block in blocks):
