@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from process import BenchError, running
-from wire import PATH, REPLY, SDK_HEADERS, chat_body, compact
+from wire import PATH, QUESTIONS, SDK_HEADERS, chat_body, replies
 
 BENCH = Path(__file__).parent
 ROOT = BENCH.parent
@@ -35,9 +35,9 @@ class Contestant:
     port: int
     headers: dict[str, str] = field(default_factory=dict)
 
-    def request(self, *, stream: bool) -> bytes:
+    def request(self, *, stream: bool, question: str = QUESTIONS[0]) -> bytes:
         """The whole request on the wire: 1 KB of body and the headers of an SDK."""
-        body = chat_body(stream=stream)
+        body = chat_body(stream=stream, question=question)
         lines = [f"POST {PATH} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in (SDK_HEADERS | self.headers).items()]
         return "\r\n".join([*lines, "", ""]).encode() + body
@@ -60,10 +60,14 @@ def free_port() -> int:
 
 @contextmanager
 def unary_upstream(folder: Path, core: int) -> Iterator[Contestant]:
-    """An nginx that answers every request with REPLY."""
+    """An nginx that answers with one of `replies`, each with an id of its own and the time."""
     port = free_port()
-    location = f"location / {{ default_type application/json; return 200 '{compact(REPLY)}'; }}"
-    with _nginx(folder / f"upstream-{port}", core, port, location) as process:
+    written = [one.replace("\\", "\\\\") for one in replies("$request_id", "$seconds")]
+    firsts = ["[0-3]", "[4-7]", "[89ab]", "[c-f]"]  # of an id's sixteen digits
+    choice = " ".join(f"~^{first} '{one}';" for first, one in zip(firsts, written, strict=True))
+    maps = f"map $msec $seconds {{ ~^(?<whole>\\d+) $whole; }} map $request_id $reply {{ {choice} }}"
+    location = "location / { default_type application/json; return 200 $reply; }"
+    with _nginx(folder / f"upstream-{port}", core, port, location, before=maps) as process:
         yield Contestant("direct", process.pid, port)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contestants import BENCH, Contestant, Pace
 from process import BenchError, cpu_s, quiet_cpu_s
-from wire import PATH
+from wire import PATH, QUESTIONS
 
 CLIENT = BENCH / "stream_client.py"
 CLIENT_TIMEOUT_S = 180
@@ -36,7 +36,9 @@ class Chunks:
 
 def answers(contestant: Contestant, folder: Path, core: int, *, connections: int, duration_s: float) -> Answers:
     """Ask over `connections` at once, as fast as answers come. Raises BenchError if one fails."""
-    request = _request_file(contestant, folder, stream=False)
+    requests = folder / f"{contestant.name}-{contestant.port}-unary.http"
+    written = [contestant.request(stream=False, question=question) for question in QUESTIONS]
+    requests.write_bytes(b"".join(b"%d\n%b" % (len(one), one) for one in written))
     wrk = [
         "wrk",
         "--threads",
@@ -50,7 +52,7 @@ def answers(contestant: Contestant, folder: Path, core: int, *, connections: int
     ]
     url = f"http://127.0.0.1:{contestant.port}{PATH}"
     before_s = cpu_s(contestant.pid)
-    output = _run([*wrk, "--script", str(BENCH / "unary.lua"), url, "--", str(request)], core)
+    output = _run([*wrk, "--script", str(BENCH / "unary.lua"), url, "--", str(requests)], core)
     used_s = quiet_cpu_s(contestant.pid) - before_s
     report = json.loads(output.splitlines()[-1])
     if report["failed"] or not report["requests"]:
@@ -65,7 +67,7 @@ def answers(contestant: Contestant, folder: Path, core: int, *, connections: int
 
 def chunks(contestant: Contestant, folder: Path, core: int, *, streams: int, repeats: int, pace: Pace) -> Chunks:
     """`streams` at once, each connection `repeats` of them. Raises BenchError unless every chunk arrives."""
-    request = _request_file(contestant, folder, stream=True)
+    request = _request_file(contestant, folder)
     before_s = cpu_s(contestant.pid)
     output = _run(_client(contestant, request, streams, str(repeats)), core)
     used_s = quiet_cpu_s(contestant.pid) - before_s
@@ -79,7 +81,7 @@ def chunks(contestant: Contestant, folder: Path, core: int, *, streams: int, rep
 @contextmanager
 def held_streams(contestant: Contestant, folder: Path, core: int, streams: int) -> Iterator[None]:
     """`streams` more are open, each has delivered something, and they stay open until leaving."""
-    request = _request_file(contestant, folder, stream=True)
+    request = _request_file(contestant, folder)
     command = _pinned(_client(contestant, request, streams, "hold"), core)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as client:
         assert client.stdin is not None
@@ -99,9 +101,9 @@ def _client(contestant: Contestant, request: Path, streams: int, repeats: str) -
     return [sys.executable, str(CLIENT), str(contestant.port), str(request), str(streams), repeats]
 
 
-def _request_file(contestant: Contestant, folder: Path, *, stream: bool) -> Path:
-    file = folder / f"{contestant.name}-{contestant.port}-{'stream' if stream else 'unary'}.http"
-    file.write_bytes(contestant.request(stream=stream))
+def _request_file(contestant: Contestant, folder: Path) -> Path:
+    file = folder / f"{contestant.name}-{contestant.port}-stream.http"
+    file.write_bytes(contestant.request(stream=True))
     return file
 
 

@@ -1,15 +1,21 @@
--- wrk sends the bytes of the file named after `--`, over and over, and ends with one line of JSON.
+-- wrk sends the requests of the file named after `--`, one after the other, over and over, and ends with one line of
+-- JSON. In the file each request stands after a line with its length in bytes.
 
-local raw
+local requests, turn = {}, 0
 
 function init(arguments)
    local file = assert(io.open(arguments[1], "rb"))
-   raw = file:read("*a")
+   local length = file:read("*n", 1)
+   while length do
+      requests[#requests + 1] = file:read(length)
+      length = file:read("*n", 1)
+   end
    file:close()
 end
 
 function request()
-   return raw
+   turn = turn % #requests + 1
+   return requests[turn]
 end
 
 function done(summary, latency)
