@@ -197,6 +197,10 @@ class FakeExchange:
     sent: bytes = b""
     status: int = 0
     line: FakeLine = field(default_factory=FakeLine)
+    head: None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        return self.headers.get(name)
 
     def respond(self, status: int, headers: bytes, body: bytes = b"") -> None:
         self.start(status, headers)

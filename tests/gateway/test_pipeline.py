@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+from collections import Counter
 
 import pytest
 from front_door import PRICES, House, Reply, booked_id, charge, comes_true, request, upstream_cost
@@ -168,6 +169,56 @@ async def test_a_suspended_account_is_403_until_it_is_opened_again(house: House)
 async def test_a_new_key_works_although_it_was_tried_before_it_existed(house: House) -> None:
     key, _ = house.new_key(account_id=house.account_id)
     assert (await house.ask("GET", "/v1/models", headers={"x-api-key": key})).status == 200
+
+
+async def test_what_a_recurring_head_said_is_never_taken_for_what_another_says(house: House) -> None:
+    """A head that has come twice is known from then on, with all that was found in it; each is sent four times here."""
+    other, other_account = house.new_key()
+    body = house.body("Hello", "deepseek-chat", {})
+    json_type = {"Content-Type": "application/json"}
+    async with dial(house.port) as wire:
+
+        async def ask(headers: dict[str, str], status: int) -> None:
+            wire.send(request("POST", CHAT, body, json_type | headers))
+            assert (await wire.answer()).status == status
+
+        for _ in range(2):
+            for headers, status in (
+                ({"Authorization": f"Bearer {house.key}"}, 200),
+                ({"x-api-key": other}, 200),
+                ({"Authorization": f"Bearer {other}"}, 200),
+                ({"api-key": "nonsense"}, 401),
+                ({"Authorization": f"Bearer {house.key}", "Content-Type": "text/plain"}, 415),
+                ({"Authorization": f"Bearer {house.key}", "x-vipcloud-rescue": "nonsense"}, 400),
+                ({}, 401),
+            ):
+                for _ in range(4):
+                    await ask(headers, status)
+        with storage.writing(house.engine) as connection:
+            store.revoke_key(connection, other, 0)
+        await house.noticed()
+        for headers, status in (
+            ({"Authorization": f"Bearer {other}"}, 401),
+            ({"x-api-key": other}, 401),
+            ({"Authorization": f"Bearer {house.key}"}, 200),
+        ):
+            for _ in range(4):
+                await ask(headers, status)
+    charged = Counter(row.account_id for row in house.rows())
+    assert charged == {house.account_id: 12, other_account: 16}
+
+
+async def test_an_idempotency_key_in_a_recurring_head_is_heeded_each_time(house: House) -> None:
+    body = house.body("Hello", "deepseek-chat", {})
+    async with dial(house.port) as wire:
+        for key in ("", "Idempotency-Key", ""):
+            headers = {"Authorization": f"Bearer {house.key}", "Content-Type": "application/json"}
+            headers |= {key: "one"} if key else {}
+            for _ in range(4):
+                wire.send(request("POST", CHAT, body, headers))
+                answer = await wire.answer()
+                assert answer.status in ((200, 409) if key else (200,))
+    assert len(house.rows()) == 4 + 1 + 4
 
 
 # --- what is admitted

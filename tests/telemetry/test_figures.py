@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from vipcloud.errors import NoUpstream, Overloaded, RateLimited
 from vipcloud.ledger.records import Settled
 from vipcloud.settings import Settings, TelemetrySettings
-from vipcloud.telemetry.figures import DURATION_MS, TOKENS, Answer, Buckets, Figures, Kind
+from vipcloud.telemetry.figures import DURATION_MS, TOKENS, WAITING_MAX, Answer, Buckets, Ending, Figures, Kind, Slot
 from vipcloud.telemetry.requests import figures_for
 
 RECORD = Settled(
@@ -44,14 +44,18 @@ def test_a_bucket_holds_what_is_at_most_its_bound(value: int, place: int) -> Non
     assert buckets.total == value
 
 
+def ending(kind: Kind = KIND, **different: Any) -> Ending:
+    """Of a request that had 200 tokens in, 60 out."""
+    usual = {"duration_ms": 840, "first_token_ms": None, "attempts": 1, "prompt": 200, "cached": 50, "completion": 60}
+    usual |= {"reasoning": 10, "estimated": False, "charge_nanousd": 1000, "cost_nanousd": 800, "variance_nanousd": 0}
+    return Ending(*kind, **usual | different)
+
+
 def test_a_request_is_counted_under_its_kind() -> None:
     figures = Figures()
-    for attempts, estimated, variance in ((1, False, 0), (3, True, 7)):
-        slot = figures.slot(*KIND)
-        slot.note_end(840, attempts)
-        slot.note_tokens(200, 50, 60, 10, estimated=estimated)
-        slot.note_money(1000, 800, variance)
-    figures.slot(*KIND._replace(tier="pro")).note_end(840, 0)
+    figures.ended(ending())
+    figures.ended(ending(attempts=3, estimated=True, variance_nanousd=7))
+    figures.ended(ending(KIND._replace(tier="pro"), attempts=0, prompt=0))
     slot = figures.slots[KIND]
     assert (slot.requests, slot.further_calls, slot.estimated, slot.variance_nanousd) == (2, 2, 1, 7)
     assert (slot.charge_nanousd, slot.cost_nanousd) == (2000, 1600)
@@ -63,8 +67,18 @@ def test_a_request_is_counted_under_its_kind() -> None:
     assert (other.requests, other.further_calls, sum(other.duration.counts), sum(other.input.counts)) == (1, -1, 1, 0)
 
 
+@pytest.mark.parametrize("count", [1, WAITING_MAX - 1, WAITING_MAX, 3 * WAITING_MAX + 1])
+def test_however_many_have_ended_all_are_counted(count: int) -> None:
+    figures = Figures()
+    for _ in range(count):
+        figures.ended(ending())
+    assert len(figures._waiting) < WAITING_MAX
+    assert figures.slots[KIND].requests == count
+    assert figures.answers() == {Answer(200, "", "deepseek-chat", "payg"): count}
+
+
 def test_a_stream_tells_its_first_token_and_its_pace() -> None:
-    slot = Figures().slot(*KIND)
+    slot = Slot()
     slot.note_pace(1000, first_token_ms=100, completion=10)
     slot.note_pace(840, first_token_ms=120, completion=1)
     assert (slot.first_token.total, sum(slot.first_token.counts)) == (220, 2)
@@ -79,7 +93,7 @@ def test_answers_are_successes_leavers_and_errors() -> None:
         KIND._replace(outcome="client_gone"),
         KIND._replace(outcome="upstream_failed"),
     ):
-        figures.slot(*kind).note_end(840, 1)
+        figures.ended(ending(kind))
     figures.told(NoUpstream("no"), "req_1", "deepseek-chat", "payg")
     assert figures.answers() == {
         Answer(200, "", "deepseek-chat", "payg"): 2,

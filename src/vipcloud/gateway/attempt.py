@@ -62,7 +62,7 @@ class Attempt:
     @property
     def total_deadline(self) -> float:
         """In the loop's time."""
-        return self.call.exchange.received_s + self.parts.settings.timeouts.total_s
+        return self.call.exchange.received_s + self.parts.constants.total_s
 
     @property
     def delivered(self) -> bool:

@@ -24,6 +24,7 @@ from vipcloud.metering import rules as metering
 from vipcloud.money import NanoUSD, usd_number
 from vipcloud.providers.models import Model
 from vipcloud.providers.prices import Price
+from vipcloud.telemetry.figures import Ending
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "revoked", "fault"]
 
@@ -167,13 +168,24 @@ class Bill:
             self.claim.settle(charge, answered=outcome == rules.COMPLETE)
         duration_ms = int((parts.clock.monotonic_s() - self.opened_s) * 1000)
         first_token_ms = self.first_token_ms
-        slot = parts.figures.slot(model_id, provider_id, outcome, account.tier)
-        slot.note_end(duration_ms, attempts)
-        if prompt:  # else nothing was delivered
-            slot.note_tokens(prompt, cached, completion, reasoning, estimated=estimated)
-            slot.note_money(charge, cost, variance)
-            if self.streamed and first_token_ms is not None:
-                slot.note_pace(duration_ms, first_token_ms, completion)
+        ending = Ending(
+            model_id,
+            provider_id,
+            outcome,
+            account.tier,
+            duration_ms,
+            first_token_ms if self.streamed else None,
+            attempts,
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            estimated,
+            charge,
+            cost,
+            variance,
+        )
+        parts.figures.ended(ending)
         if used is not None and first_token_ms is None:
             first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
         record = Settled(

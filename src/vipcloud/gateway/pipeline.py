@@ -64,16 +64,28 @@ async def chat(call: Call, parts: Parts) -> None:
     exchange = call.exchange
     if exchange.draining:
         raise Unavailable("The gateway is restarting; send the request again.", retry_after_s=1)
-    headers = exchange.headers
-    kind = headers.get(b"content-type")
-    if kind != b"application/json":
-        check_content_type(kind)
-    if headers.get(b"idempotency-key") and call.claim is None:
-        await chat_once(call, parts)
-        return
-    principal = known_caller(exchange, parts)
+    head = exchange.head
+    note = None if head is None else head.note
+    if isinstance(note, SentKey):  # its type and its key were looked at before, and it has no Idempotency-Key
+        principal = parts.directory.known(note.key_hash)
+    else:
+        kind = exchange.header(b"content-type")
+        if kind != b"application/json":
+            check_content_type(kind)
+        if exchange.header(b"idempotency-key") and call.claim is None:
+            await chat_once(call, parts)
+            return
+        principal = known_caller(exchange, parts)
+        sent = exchange.connection.note
+        if (
+            head is not None
+            and call.claim is None
+            and isinstance(sent, SentKey)
+            and sent.authorization == head.headers.get(b"authorization")
+        ):
+            head.note = sent
     if principal is None:
-        principal = await parts.directory.authenticate(bearer(headers))
+        principal = await parts.directory.authenticate(bearer(exchange.headers))
     await complete(call, parts, principal, parts.tiers.subject(principal))
 
 
@@ -129,10 +141,10 @@ async def admitted(
     body = exchange.whole
     if body is None:
         body = await exchange.body()
-    request = requests.parse_chat(body, strict_parameters=parts.settings.gateway.strict_parameters)
+    request = requests.parse_chat(body, strict_parameters=parts.constants.strict_parameters)
     if demo is not None:
         demo.restrict(request, len(body))
-    rescue = Rescue.of(exchange.headers.get(b"x-vipcloud-rescue"), request)
+    rescue = Rescue.of(exchange.header(b"x-vipcloud-rescue"), request)
     started_s = parts.clock.wall_s()
     others: Iterator[ChatRequest] = _NO_OTHERS
     if request.models is None:
@@ -184,7 +196,7 @@ def known_caller(exchange: Exchange, parts: Parts) -> Principal | None:
 
     A connection mostly sends one key, so its hash stays with the connection: it costs as much as all else of this.
     """
-    authorization = exchange.headers.get(b"authorization")
+    authorization = exchange.header(b"authorization")
     connection = exchange.connection
     note = connection.note
     if isinstance(note, SentKey) and note.authorization == authorization:
@@ -405,11 +417,11 @@ async def serve(attempt: Attempt) -> None:
     try may not have.
     """
     parts, call, bill, pool = attempt.parts, attempt.call, attempt.bill, attempt.pool
-    settings, upstreams = parts.settings.gateway, parts.upstreams
+    constants, upstreams = parts.constants, parts.upstreams
     call.principal = bill.principal
     call.streams = bill.streamed
-    call.ping_s = settings.ping_stream_s
-    call.deadline = call.exchange.received_s + (settings.ping_stream_s if bill.streamed else settings.ping_unary_s)
+    call.ping_s = constants.ping_stream_s
+    call.deadline = call.exchange.received_s + (constants.ping_stream_s if bill.streamed else constants.ping_unary_s)
     parts.deadlines.add(call)
     if parts.tracing is not None:
         parts.tracing.opened(call.completion_id, call.exchange.headers.get(b"traceparent"))

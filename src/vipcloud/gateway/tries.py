@@ -68,7 +68,7 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     if attempt.spare:  # it may not keep the caller so long that another could not answer any more
         deadline -= (deadline - asyncio.get_running_loop().time()) / 2
     response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total")
-    bytes_max = parts.settings.gateway.reply_bytes_max
+    bytes_max = parts.constants.reply_bytes_max
     try:
         payload = response.read_now(bytes_max) or await response.read(bytes_max)
     except ClientError as cut:

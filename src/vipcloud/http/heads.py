@@ -29,7 +29,10 @@ _TILDE: Final = 0x7E
 
 
 class Head:
-    """What the parser has found in a head: `before` the digits of the Content-Length, and `after` them."""
+    """What the parser has found in a head: `before` the digits of the Content-Length, and `after` them.
+
+    `note` is the application's: what it has found in all requests of this head.
+    """
 
     def __init__(self, before: bytes, after: bytes, method: str, target: bytes, headers: dict[bytes, bytes]) -> None:
         self.before = before
@@ -37,7 +40,7 @@ class Head:
         self.method = method
         self.target = target
         self.headers = {_NAMES.get(name, name): value for name, value in headers.items()}
-        self.length = b""  # the digits that `begins` has found
+        self.note: object = None
 
     def begins(self, data: bytes) -> int:
         """How long the head is if `data` is it and exactly the body that it tells of; else 0."""
@@ -50,13 +53,12 @@ class Head:
             return 0
         if size + _number(data, begin, at) != len(data):
             return 0
-        self.length = data[begin:at]
         return size
 
-    def headers_now(self) -> dict[bytes, bytes]:
-        """With the length that `begins` has found."""
+    def headers_with(self, body_bytes: int) -> dict[bytes, bytes]:
+        """What the parser would find in it with a body of that length behind it."""
         headers = self.headers.copy()
-        headers[b"content-length"] = self.length
+        headers[b"content-length"] = b"%d" % body_bytes
         return headers
 
 

@@ -77,7 +77,8 @@ class Exchange:
     """One request and its answer; it writes to its connection's transport by itself.
 
     `headers` has lower-case names; repeated ones are joined with a comma, and white space after a value stays.
-    `target` is the request target as sent; `received_s` is the loop's time when the head was complete.
+    `target` is the request target as sent; `received_s` is the loop's time when the head was complete. `head` is the
+    connection's recurring head, if the request has come with it.
     Answer either with `respond`, or with `start`, any number of `write`, and `finish`.
     """
 
@@ -86,14 +87,16 @@ class Exchange:
         connection: "Connection",
         method: str,
         target: bytes,
-        headers: dict[bytes, bytes],
+        headers: dict[bytes, bytes] | None,  # None: those of `head`
         received_s: float,
         keep_alive: bool,
+        head: Head | None = None,
     ) -> None:
         self.connection = connection
         self.method = method
         self.target = target
-        self.headers = headers
+        self.head = head
+        self._headers = headers
         self.received_s = received_s
         self.keep_alive = keep_alive
         self.version = "1.1"
@@ -113,6 +116,22 @@ class Exchange:
         self.waiter: asyncio.Future[None] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        headers = self._headers
+        if headers is None:
+            assert self.head is not None, "it has headers of its own, or a head"
+            headers = self._headers = self.head.headers_with(len(self.whole or b""))
+        return headers
+
+    def header(self, name: bytes) -> bytes | None:
+        """As `headers.get(name)`, of any but Content-Length; cheaper for a recurring head."""
+        headers = self._headers
+        if headers is None:
+            assert self.head is not None, "it has headers of its own, or a head"
+            headers = self.head.headers
+        return headers.get(name)
 
     @property
     def path(self) -> str:
@@ -481,7 +500,7 @@ class Connection:
             if head is not None and (size := head.begins(data)):
                 # A whole request whose head has come before: what the parser would find in it is known.
                 received_s = self._loop.time()
-                exchange = Exchange(self, head.method, head.target, head.headers_now(), received_s, keep_alive=True)
+                exchange = Exchange(self, head.method, head.target, None, received_s, keep_alive=True, head=head)
                 exchange.whole = data[size:]
                 self._start(exchange)
                 return
