@@ -59,6 +59,29 @@ async def test_a_row_is_all_it_takes(upstream: Scripted, open_house: Any) -> Non
     assert (listed.status, listed.json["status"]) == (200, "live")
 
 
+async def test_replies_that_are_recognised_cost_what_they_say(upstream: Scripted, open_house: Any) -> None:
+    house: House = await open_house()
+    asked = [
+        ("Hello.", 12, 3),
+        ("Caf\u00e9", 40, 1_000),
+        ('"No."', 1, 1),
+        ("", 5, 1),
+        ("Caf\u00e9", 7, 0),
+        ("Bye", 8, 2),
+    ]
+    upstream.answers = [said(text, usage=(prompt, completion)) for text, prompt, completion in asked]
+    for text, prompt, completion in asked:
+        reply = await house.chat("Hello", "plain-1")
+        assert (reply.status, reply.text) == (200, text)
+        row = house.usage(reply.request_id)
+        assert row is not None
+        assert row.estimated == (completion == 0)
+        if completion:
+            assert (row.prompt_tokens, row.completion_tokens) == (prompt, completion)
+            assert row.charge_nanousd == prompt * 1000 + completion * 2000
+        assert (b"\\u00e9" in reply.body) == (prompt == 40), "as it came, where it was recognised"
+
+
 async def test_it_streams(upstream: Scripted, open_house: Any) -> None:
     house: House = await open_house()
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}

@@ -82,6 +82,13 @@ async def test_a_failure_before_content_moves_on_to_the_next_account(open_house,
     assert house.usage(reply.request_id).attempts == 2
 
 
+async def test_what_replies_have_in_common_is_learned_of_each_account_and_model(open_house) -> None:
+    house: House = await open_house(keys={"deepseek": ("sk-first", "sk-second")})
+    accounts = [account for account in house.gateway.parts.upstreams.accounts if account.provider.id == "deepseek"]
+    shapes = [shapes for account in accounts for shapes in account.reply_shapes.values()]
+    assert len({id(one) for one in shapes}) == len(shapes) == 2 * len(accounts[0].reply_shapes) > 0
+
+
 @STREAM
 @pytest.mark.parametrize("bad", ["sk-bad", "sk-broke"])
 async def test_an_account_that_is_refused_is_not_asked_again(open_house, stream: bool, bad: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from vipcloud.dialects.replies import Logprobs, Reply, TokenLogprob, TopLogprob, encode_reply
 from vipcloud.errors import ContentFiltered, ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import reply, usage
+from vipcloud.providers.reply_shapes import ReplyShapes
 
 
 @dataclass
@@ -36,10 +37,13 @@ def read(body: bytes | dict[str, Any], stops: tuple[str, ...] = (), legacy_funct
         stops=stops,
         legacy_functions=legacy_functions,
     )
-    text = None if stops else reply.read_text(data, "chatcmpl-ours", "vip", 1_795_000_000)
-    if text is not None:
-        assert text.whole() == answer
-        assert text.encode() == encode_reply(answer)
+    shapes = ReplyShapes()
+    texts = [reply.read_text(data, "chatcmpl-ours", b'"vip"', 1_795_000_000, shapes) for _ in range(0 if stops else 2)]
+    for place, text in enumerate(texts):
+        if text is not None:
+            assert text.whole() == answer
+            assert json.loads(text.encode()) == json.loads(encode_reply(answer))
+            assert place or text.encode() == encode_reply(answer), "it was decoded"
     return answer
 
 

@@ -12,17 +12,22 @@ from vipcloud.dialects.replies import Reply, ReplyChoice, ReplyMessage
 from vipcloud.dialects.tokens import Tokens
 
 _encode: Final = msgspec.json.Encoder().encode
+_decode_name: Final = msgspec.json.Decoder(str).decode
 
 
 class TextReply:
-    """`reasoning` is empty where there is none, or none is shown; `used` is None until it is counted."""
+    """`model` is as JSON, and so is `raw`, the content. Its escapes may be the upstream's: `\u00e9` for é.
+
+    `reasoning` is empty where there is none, or none is shown; `used` is None until it is counted.
+    """
 
     def __init__(
         self,
         id: str,  # noqa: A002
         created: int,
-        model: str,
+        model: bytes,
         content: str,
+        raw: bytes,
         reasoning: str,
         finish_reason: FinishReason,
         used: Tokens | None,
@@ -31,6 +36,7 @@ class TextReply:
         self.created = created
         self.model = model
         self.content = content
+        self.raw = raw
         self.reasoning = reasoning
         self.finish_reason = finish_reason
         self.used = used
@@ -45,8 +51,8 @@ class TextReply:
             % (
                 self.id.encode(),
                 self.created,
-                _encode(self.model),
-                _encode(self.content),
+                self.model,
+                self.raw,
                 reasoning,
                 self.finish_reason.encode(),
                 b"null" if self.used is None else self.used.encode(),
@@ -60,4 +66,4 @@ class TextReply:
             message.reasoning_content = self.reasoning
         choice = ReplyChoice(0, message, None, self.finish_reason)
         usage = None if self.used is None else self.used.usage()
-        return Reply(self.id, "chat.completion", self.created, self.model, [choice], usage)
+        return Reply(self.id, "chat.completion", self.created, _decode_name(self.model), [choice], usage)

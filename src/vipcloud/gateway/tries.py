@@ -80,7 +80,12 @@ async def serve_unary(attempt: Attempt, way: Way) -> None:
     text: TextReply | None = None
     if request.stop is None and attempt.form is None and not bill.streamed and not candidate.inline_thinking:
         text = reply.read_text(
-            payload, bill.permit.request_id, request.model, int(bill.started_s), usage_tokens_max(attempt, way)
+            payload,
+            bill.permit.request_id,
+            attempt.model.id_json,
+            int(bill.started_s),
+            way.reply_shapes,
+            usage_tokens_max(attempt, way),
         )
     if text is None:
         await serve_whole(attempt, way, faults, payload, answered_s)

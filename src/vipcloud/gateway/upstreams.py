@@ -24,6 +24,7 @@ from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Res
 from vipcloud.http.headers import header_block
 from vipcloud.providers import auth, failures, fitness
 from vipcloud.providers.models import Candidate, Catalog, Model, Provider
+from vipcloud.providers.reply_shapes import ReplyShapes
 from vipcloud.routing import rules
 from vipcloud.routing.breaker import Breaker
 from vipcloud.routing.budget import RetryBudget
@@ -123,6 +124,7 @@ class UpstreamAccount:
     refused_keys: list[UpstreamKey] = field(default_factory=list)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # by the upstream's name of the model
     paces: dict[str, Pace] = field(default_factory=dict)  # likewise
+    reply_shapes: dict[str, ReplyShapes] = field(default_factory=dict)  # likewise
     failures: dict[tuple[str, str], int] = field(default_factory=dict)  # by that name and the error's code
 
     @property
@@ -181,6 +183,7 @@ class Way:
     preference: int
     breaker: Breaker
     pace: Pace
+    reply_shapes: ReplyShapes
     turn: float = 0.0
 
     @property
@@ -255,6 +258,7 @@ class Upstreams:
                 2 * place + (not account.reserved),
                 self._breaker(account, candidate.upstream_model),
                 account.paces.setdefault(candidate.upstream_model, Pace()),
+                account.reply_shapes.setdefault(candidate.upstream_model, ReplyShapes()),
             )
             for place, candidate in enumerate(model.candidates)
             for account in accounts[candidate.provider.id]

@@ -183,6 +183,7 @@ class Model:
         listed: tuple[Candidate, ...],
     ) -> None:
         self.id: Final = id
+        self.id_json: Final = _encode(id)
         self.name: Final = name
         self.owned_by: Final = owned_by
         self.provider_name: Final = provider_name

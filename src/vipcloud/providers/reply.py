@@ -28,6 +28,7 @@ from vipcloud.dialects.text_reply import TextReply
 from vipcloud.errors import ContextLengthExceeded, GatewayError, UpstreamFailed
 from vipcloud.providers import call_ids, usage
 from vipcloud.providers.catalog_rows import ORDINARY, Quirks
+from vipcloud.providers.reply_shapes import ReplyShapes
 from vipcloud.providers.thinking import Thinking
 from vipcloud.providers.wire import (
     UNDECODED,
@@ -62,6 +63,9 @@ BROKEN: Final = frozenset({"network_error", "insufficient_system_resource", "abo
 CONTEXT_EXCEEDED: Final = "model_context_window_exceeded"
 
 NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+_LINE_END: Final = 0x0A
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Fault(Protocol):
@@ -259,14 +263,21 @@ def first_stop(text: str, stops: tuple[str, ...]) -> int:
 def read_text(
     body: bytes,
     id: str,  # noqa: A002
-    model: str,
+    model: bytes,
     created: int,
+    shapes: ReplyShapes,
     usage_tokens_max: int = usage.TOKENS_MAX,
 ) -> TextReply | None:
     """As `read_reply`, of a body that holds one text and nothing that needs a look: most do. None of any other.
 
-    Not for upstreams that put their thoughts inline, nor where the gateway has to look for stop strings.
+    `model` is as JSON, `shapes` are those of the upstream's replies. Not for upstreams that put their thoughts inline,
+    nor where the gateway has to look for stop strings.
     """
+    if body and body[0] == _LINE_END:
+        body = body.lstrip(b"\n")  # DeepSeek's keep-alive, as many as it took
+    found = shapes.read(body, id, model, created, usage_tokens_max)
+    if found is not None:
+        return found
     try:
         said = decode_text_reply(body)
     except UNDECODED:
@@ -276,8 +287,10 @@ def read_text(
     reasoning = message.reasoning_content or ""
     if not reasoning and message.reasoning_details:
         reasoning = details_text(message.reasoning_details)
-    counts = usage.of_counts(said.usage, usage_tokens_max)
-    return TextReply(id, created, model, message.content, reasoning, choice.finish_reason, counts)
+    if not reasoning:
+        shapes.learn(body, said)
+    text, used = message.content, usage.of_counts(said.usage, usage_tokens_max)
+    return TextReply(id, created, model, text, _encode(text), reasoning, choice.finish_reason, used)
 
 
 def read_reply(

@@ -133,18 +133,26 @@ def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) 
 
 def of_counts(counts: Counts, tokens_max: int) -> Tokens | None:
     """As `read` with `output_seen`."""
-    prompt, completion = counts.prompt_tokens, counts.completion_tokens
+    prompt, completion, cached, reasoning = told(counts)
+    return believed(prompt, completion, cached, reasoning, tokens_max)
+
+
+def told(counts: Counts) -> tuple[int, int, int, int]:
+    """The tokens of the prompt and the completion, and those of them that were cached and spent on reasoning."""
     cached = counts.prompt_cache_hit_tokens
     if cached is None:
         details = counts.prompt_tokens_details
         cached = counts.cached_tokens if details is None or details.cached_tokens is None else details.cached_tokens
         if cached is None:
             cached = 0
-    if cached > prompt or prompt > tokens_max or completion > tokens_max:
-        return None
     output = counts.completion_tokens_details
     reasoning = 0 if output is None else output.reasoning_tokens or 0
-    if reasoning > completion:
+    return counts.prompt_tokens, counts.completion_tokens, cached, reasoning
+
+
+def believed(prompt: int, completion: int, cached: int, reasoning: int, tokens_max: int) -> Tokens | None:
+    """What was told, unless it contradicts itself or is too much."""
+    if cached > prompt or reasoning > completion or prompt > tokens_max or completion > tokens_max:
         return None
     return Tokens(prompt, completion, cached, 0, reasoning)
 
