@@ -1,6 +1,7 @@
 """The two guards decide alike: one trace of requests, ends and passing time, told to both."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from desk import PRICE, Desk, running
@@ -8,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from valkey_server import Server
+from vipcloud.clock import ManualClock
 from vipcloud.errors import InsufficientCredit, RateLimited
 from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Client
-from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Permit, Purse
+from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Permit, Purse, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask, Limits, Meter
 from vipcloud.limits.valkey import ValkeyGuard
@@ -40,6 +42,14 @@ STEP = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([0.25, 1.0, 29.5, 30.0, 60.0, 4000.0, 86_400.0, 700_000.0])),
     st.tuples(st.just("standing"), METERS),
 )
+WAIT = st.tuples(st.just("wait"), st.sampled_from([0.0, 1.0, 29.5, 60.0, 86_400.0]))
+TOGETHER = st.one_of(
+    st.tuples(st.just("admit"), METERS, AMOUNT, CAPS, CAPS, ASK),
+    st.tuples(st.just("settle"), st.integers(0, 50), st.floats(0, 1)),
+    st.tuples(st.just("extend"), st.integers(0, 50), st.integers(1, 2000)),
+    st.tuples(st.just("rehold"), st.integers(0, 50), ASK),
+    st.tuples(st.just("standing"), METERS),
+)
 LEASE_S = 1e9  # memory has no holds that lapse: they cannot be left behind by a process that is gone
 
 PERMIT_FIELDS = (
@@ -55,6 +65,10 @@ PERMIT_FIELDS = (
     "day_remaining",
     "settled",
 )
+
+
+async def nothing_booked(purse: Purse) -> Booked:
+    return Booked(0, {})
 
 
 class Told:
@@ -84,20 +98,53 @@ class Told:
                 permit = self.running[which % len(self.running)]
                 return await desk.extend(permit, tokens), self.seen(permit)
             case "rehold", which, ask if self.running:
-                permit = self.running[which % len(self.running)]
-                if not permit.subject.purses and ask.hold(ask.output_tokens):
-                    return None
-                try:
-                    await desk.guard.rehold(permit, ask)
-                except InsufficientCredit as error:
-                    return type(error), error.message, self.seen(permit)
-                return self.seen(permit)
+                return await self.reheld(self.running[which % len(self.running)], ask)
             case "wait", seconds:
                 desk.clock.advance(seconds)
             case "standing", meters:
                 standing = await desk.standing(*meters)
                 return standing.limit, standing.remaining, round(standing.reset_s, 5), standing.day_remaining
         return None
+
+    async def together(self, steps: list[tuple[Any, ...]]) -> list[Any]:
+        """In one turn of the loop: what they answered, and how those that run stand then."""
+        free = list(
+            self.running
+        )  # each takes part in one step at most: an answer changes a permit only when it is heard
+        asked: list[asyncio.Task[Any]] = []
+        for step in steps:
+            if step[0] in ("settle", "extend", "rehold"):
+                if not free:
+                    continue
+                permit = free.pop(step[1] % len(free))
+                asked.append(asyncio.create_task(self.of(permit, step)))
+            else:
+                asked.append(asyncio.create_task(self.step(step)))
+        answers = await asyncio.gather(*asked)
+        await self.desk.guard.flushed()
+        self.running.sort(key=lambda permit: int(permit.request_id[1:]))
+        return [*answers, *map(self.seen, self.running)]
+
+    async def of(self, permit: Permit, step: tuple[Any, ...]) -> Any:
+        guard = self.desk.guard
+        match step:
+            case "settle", _, part:
+                self.running.remove(permit)
+                guard.settle(permit, NanoUSD(int(permit.held_nanousd * part)))
+            case "extend", _, tokens:
+                guard.extend(permit, tokens, lambda: None)
+            case "rehold", _, ask:
+                return await self.reheld(permit, ask)
+        return None
+
+    async def reheld(self, permit: Permit, ask: Ask) -> Any:
+        if not permit.subject.purses and ask.hold(ask.output_tokens):
+            return None
+        try:
+            await self.desk.guard.rehold(permit, ask)
+        except InsufficientCredit as error:
+            return type(error), error.message, self.seen(permit)
+        return self.seen(permit)
 
     def seen(self, permit: Permit) -> tuple[Any, ...]:
         fields = (getattr(permit, name) for name in PERMIT_FIELDS)
@@ -112,13 +159,10 @@ def test_memory_and_valkey_decide_alike(valkey: Server, steps: list[tuple[Any, .
         async with running(Client(valkey.url, timeout_s=5, waiting_max=100)) as client:
             own = Told(Desk(lambda clock, chance: LocalGuard(clock, LEASE_S, chance)))
 
-            async def as_told(purse: Any) -> Booked:
-                return Booked(0, {})
-
             other = Told(
                 Desk(
                     lambda clock, chance: ValkeyGuard(
-                        client, clock, LEASE_S, 1, as_told, chance, lambda: round(clock.wall_s() * 1_000_000)
+                        client, clock, LEASE_S, 1, nothing_booked, chance, lambda: round(clock.wall_s() * 1_000_000)
                     )
                 )
             )
@@ -126,5 +170,31 @@ def test_memory_and_valkey_decide_alike(valkey: Server, steps: list[tuple[Any, .
             for number, step in enumerate(steps):
                 answers = [await told.step(step) for told in (own, other)]
                 assert answers[0] == answers[1], (number, step)
+
+    asyncio.run(both())
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.lists(TOGETHER, max_size=8), WAIT), max_size=8))
+def test_what_goes_in_one_call_is_decided_in_its_order(valkey: Server, groups: list[Any]) -> None:
+    async def both() -> None:
+        valkey.flush()
+        async with running(Client(valkey.url, timeout_s=5, waiting_max=100)) as client:
+            own = Told(Desk(lambda clock, chance: LocalGuard(clock, LEASE_S, chance)))
+            guards: list[ValkeyGuard] = []
+
+            def make(clock: ManualClock, chance: Callable[[], float]) -> ValkeyGuard:
+                now_us = lambda: round(clock.wall_s() * 1_000_000)  # noqa: E731
+                guards.append(ValkeyGuard(client, clock, LEASE_S, 1, nothing_booked, chance, now_us))
+                return guards[0]
+
+            other = Told(Desk(make))
+            await guards[0].load()
+            await guards[0]._open(Subject((), (Purse("a", 0, 0), Purse("k", 0, 0))))
+            for number, (steps, wait) in enumerate(groups):
+                answers = [await told.together(steps) for told in (own, other)]
+                assert answers[0] == answers[1], (number, steps)
+                for told in (own, other):
+                    await told.step(wait)
 
     asyncio.run(both())

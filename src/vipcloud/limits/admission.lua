@@ -1,7 +1,8 @@
 -- The guard's one script: `limits/local.py` in Lua, on the server's clock. Times are in microseconds, days since 1970.
 --
--- ARGV: operation, subject (msgpack: {{meter, rpm, rpd, concurrency}…}, {{purse, granted, charged, caps…}…}; a cap that
--- is not set is -1), details of the operation (msgpack), and in tests only the time.
+-- ARGV: for each operation its name, a subject (msgpack: {{meter, rpm, rpd, concurrency}…}, {{purse, granted, charged,
+-- caps…}…}; a cap that is not set is -1) and its details (msgpack); at the end, in tests only, the time. The answer
+-- (msgpack) has each operation's answer, in their order; that of one that failed is a text.
 --
 -- Keys, each after the prefix `vc:`
 --   w:METER      list    times of admission within the window, oldest first
@@ -12,37 +13,112 @@
 --   h:PURSE      hash    what each running request holds
 --   x:PURSE      zset    these requests by the time that their hold lapses
 --
+-- What an operation reads of a meter or a purse is kept for those after it, and what they write is gathered: a call of
+-- Redis costs more than an operation does. It is written at the end, of each meter and purse by itself.
+--
 -- A Lua number is exact up to 2^53: nine million dollars in nano-dollars.
 
 local WINDOW, DAY = 60000000, 86400000000
 local OUTPUT_TOKENS_MIN, DAYS_KEPT_MAX, LAPSED_PER_CALL = 16, 70, 20
 
-local operation = ARGV[1]
-local subject, details = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
-local meters, purses = subject[1], subject[2]
-local request = details[1]
+local call, format = redis.call, string.format
 local now
-if ARGV[4] then
-  now = tonumber(ARGV[4])
+if #ARGV % 3 == 1 then
+  now = tonumber(ARGV[#ARGV])
 else
-  local time = redis.call('TIME')
+  local time = call('TIME')
   now = time[1] * 1000000 + time[2]
 end
 local today = math.floor(now / DAY)
+local request, details, meters, purses -- of the operation whose turn it is
+local met, opened = {}, {} -- the meters and purses that were looked at, by their names
 
-local function number(command, ...)
-  return tonumber(redis.call(command, ...) or 0) or 0
+-- As a command takes it: left to Redis, a number goes by way of its digits behind the point.
+local function whole(number)
+  return format('%d', number)
 end
 
--- The times of admission in the window: how many.
-local function window(id)
-  local key = 'vc:w:' .. id
-  local oldest = redis.call('LINDEX', key, 0)
-  while oldest and tonumber(oldest) <= now - WINDOW do
-    redis.call('LPOP', key)
-    oldest = redis.call('LINDEX', key, 0)
+local function number(command, ...)
+  return tonumber(call(command, ...) or 0) or 0
+end
+
+-- A meter as it stands, with what is to be written of it. `count`, `day` and `running` are nil until they are asked for.
+local function meter_of(id)
+  local state = met[id]
+  if not state then
+    state = { id = id, admitted = 0, leases = {} }
+    met[id] = state
   end
-  return redis.call('LLEN', key)
+  return state
+end
+
+local function write_window(state)
+  if state.admitted > 0 then
+    local key, times, time = 'vc:w:' .. state.id, {}, whole(now)
+    for place = 1, state.admitted do
+      times[place] = time
+    end
+    state.admitted = 0
+    call('RPUSH', key, unpack(times))
+    call('PEXPIRE', key, WINDOW / 1000 + 1000)
+  end
+end
+
+local function write_leases(state)
+  if next(state.leases) then
+    local key, scored = 'vc:l:' .. state.id, {}
+    for name, lapses in pairs(state.leases) do
+      scored[#scored + 1] = whole(lapses)
+      scored[#scored + 1] = name
+    end
+    state.leases = {}
+    call('ZADD', key, unpack(scored))
+    call('PEXPIRE', key, math.ceil(state.lease / 1000) + 1000)
+  end
+end
+
+local function write_meter(state)
+  write_window(state)
+  write_leases(state)
+  if state.counted then
+    local key = 'vc:d:' .. state.id .. ':' .. today
+    call('INCRBY', key, state.counted)
+    call('EXPIRE', key, 2 * DAY / 1000000)
+  end
+end
+
+-- The times of admission in the window: how many, and the oldest.
+local function window(state)
+  if not state.count then
+    local key = 'vc:w:' .. state.id
+    local oldest = call('LINDEX', key, 0)
+    while oldest and tonumber(oldest) <= now - WINDOW do
+      call('LPOP', key)
+      oldest = call('LINDEX', key, 0)
+    end
+    state.count, state.oldest = oldest and call('LLEN', key) or 0, oldest and tonumber(oldest)
+  end
+  return state.count
+end
+
+local function day_count(state)
+  if not state.day then
+    state.day = number('GET', 'vc:d:' .. state.id .. ':' .. today)
+  end
+  return state.day
+end
+
+local function running(state, most)
+  if not state.running then
+    state.running = call('ZCARD', 'vc:l:' .. state.id)
+  end
+  if state.running >= most and not state.swept then
+    state.swept = true
+    write_leases(state)
+    call('ZREMRANGEBYSCORE', 'vc:l:' .. state.id, '-inf', now)
+    state.running = call('ZCARD', 'vc:l:' .. state.id)
+  end
+  return state.running
 end
 
 -- Days since 1970 of the first day of the month that `day` lies in (H. Hinnant, "chrono-compatible low-level date
@@ -57,36 +133,125 @@ local function month_begin(day)
   return day - (of_year - math.floor((153 * month + 2) / 5))
 end
 
-local function forget_lapsed_holds(id)
-  local lapsed = redis.call('ZRANGEBYSCORE', 'vc:x:' .. id, '-inf', now, 'LIMIT', 0, LAPSED_PER_CALL)
-  for _, name in ipairs(lapsed) do
-    redis.call('HINCRBY', 'vc:m:' .. id, 'held', -number('HGET', 'vc:h:' .. id, name))
-    redis.call('HDEL', 'vc:h:' .. id, name)
-    redis.call('ZREM', 'vc:x:' .. id, name)
+-- A purse as it stands, with what is to be written of it: `held_more`, `charged_more`, `spent` by day, `holds` by request
+-- (false: none any more) and when they lapse. `charged` is nil where the purse is not known.
+local function purse_of(id)
+  local state = opened[id]
+  if not state then
+    local money = call('HMGET', 'vc:m:' .. id, 'charged', 'held')
+    state = { id = id, charged = money[1] and tonumber(money[1]), held = tonumber(money[2] or 0) }
+    state.held_more, state.charged_more, state.holds, state.lapses = 0, 0, {}, {}
+    opened[id] = state
+  end
+  return state
+end
+
+local function write_spent(state)
+  local spent = state.spent
+  if spent then
+    local key, last = 'vc:s:' .. state.id, 0
+    state.spent = nil
+    for day, amount in pairs(spent) do
+      call('HINCRBY', key, day, whole(amount))
+      last = math.max(last, day)
+    end
+    if call('HLEN', key) > DAYS_KEPT_MAX then
+      for _, known in ipairs(call('HKEYS', key)) do
+        if tonumber(known) < last - DAYS_KEPT_MAX then
+          call('HDEL', key, known)
+        end
+      end
+    end
+  end
+end
+
+local function write_purse(state)
+  local id, set, gone, lapses = state.id, {}, {}, {}
+  for name, amount in pairs(state.holds) do
+    if amount then
+      set[#set + 1] = name
+      set[#set + 1] = whole(amount)
+    else
+      gone[#gone + 1] = name
+    end
+  end
+  for name, time in pairs(state.lapses) do
+    lapses[#lapses + 1] = whole(time)
+    lapses[#lapses + 1] = name
+  end
+  if state.held_more ~= 0 then
+    call('HINCRBY', 'vc:m:' .. id, 'held', whole(state.held_more))
+  end
+  if #gone > 0 then
+    call('HDEL', 'vc:h:' .. id, unpack(gone))
+    call('ZREM', 'vc:x:' .. id, unpack(gone))
+  end
+  if #set > 0 then
+    call('HSET', 'vc:h:' .. id, unpack(set))
+  end
+  if #lapses > 0 then
+    call('ZADD', 'vc:x:' .. id, unpack(lapses))
+  end
+  if state.charged_more > 0 then
+    call('HINCRBY', 'vc:m:' .. id, 'charged', whole(state.charged_more))
+  end
+  write_spent(state)
+end
+
+-- What a request holds of a purse; false or nil for nothing.
+local function hold_of(state, name)
+  local held = state.holds[name]
+  if held == nil then
+    held = call('HGET', 'vc:h:' .. state.id, name)
+    held = held and tonumber(held)
+  end
+  return held
+end
+
+local function set_hold(state, name, amount, before)
+  local more = (amount or 0) - (before or 0)
+  state.holds[name] = amount
+  state.held, state.held_more = state.held + more, state.held_more + more
+end
+
+local function drop_hold(state, name, before)
+  set_hold(state, name, false, before)
+  state.lapses[name] = nil
+end
+
+local function forget_lapsed_holds(state)
+  if not state.swept then
+    state.swept = true
+    local lapsed = call('ZRANGEBYSCORE', 'vc:x:' .. state.id, '-inf', whole(now), 'LIMIT', 0, LAPSED_PER_CALL)
+    for _, name in ipairs(lapsed) do
+      if not state.lapses[name] then
+        drop_hold(state, name, hold_of(state, name))
+      end
+    end
   end
 end
 
 -- What may still be held of a purse, and what its credit alone would leave; nil where the purse is not known.
-local function left(purse)
+local function left(purse, state)
   local id, granted, booked, daily, monthly, total = unpack(purse)
-  local money = redis.call('HMGET', 'vc:m:' .. id, 'charged', 'held')
-  if not money[1] then
+  if not state.charged then
     return nil
   end
-  local charged, held = tonumber(money[1]), tonumber(money[2] or 0)
-  if booked > charged then -- the books know of charges that were never told here
-    redis.call('HSET', 'vc:m:' .. id, 'charged', booked)
-    charged = booked
+  if booked > state.charged then -- the books know of charges that were never told here
+    call('HSET', 'vc:m:' .. id, 'charged', whole(booked))
+    state.charged, state.charged_more = booked, 0
   end
-  local credit = granted - charged
+  local credit = granted - state.charged
   local rest = credit
   if total >= 0 then
-    rest = math.min(rest, total - charged)
+    rest = math.min(rest, total - state.charged)
   end
   if daily >= 0 then
+    write_spent(state)
     rest = math.min(rest, daily - number('HGET', 'vc:s:' .. id, today))
   end
   if monthly >= 0 then
+    write_spent(state)
     local first, spent = month_begin(today), 0
     for day = first, today + 31 do
       if month_begin(day) == first then
@@ -95,26 +260,24 @@ local function left(purse)
     end
     rest = math.min(rest, monthly - spent)
   end
-  return rest - held, credit - held
+  return rest - state.held, credit - state.held
 end
 
 -- What the purses cover of an ask, and hold for it: tokens, those held for at first, and the amount; or the refusal.
 local function hold()
   local lease, input, price, asked, slice = unpack(details, 2)
-  local function cost(tokens)
-    return input + math.ceil(tokens * price / 1000)
-  end
-  local tokens, whole = asked, cost(asked)
-  if whole == 0 then
+  local tokens, all = asked, input + math.ceil(asked * price / 1000)
+  if all == 0 then
     return tokens, tokens, 0
   end
   for place, purse in ipairs(purses) do
-    forget_lapsed_holds(purse[1])
-    local rest, credit = left(purse)
+    local state = purse_of(purse[1])
+    forget_lapsed_holds(state)
+    local rest, credit = left(purse, state)
     if not rest then
       return nil, { 3, place }
     end
-    if whole > rest then
+    if all > rest then
       local covered = 0
       if price > 0 then
         covered = math.floor((rest - input) * 1000 / price)
@@ -129,35 +292,32 @@ local function hold()
   if slice > 0 and slice < tokens then
     first = slice
   end
-  local held = cost(first)
+  local held = input + math.ceil(first * price / 1000)
   for _, purse in ipairs(purses) do
-    redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', held)
-    redis.call('HSET', 'vc:h:' .. purse[1], request, held)
-    redis.call('ZADD', 'vc:x:' .. purse[1], now + lease, request)
+    local state = purse_of(purse[1])
+    set_hold(state, request, held)
+    state.lapses[request] = now + lease
   end
   return tokens, first, held
 end
 
 local function admit()
   local lease = details[2]
-  local counts = {}
   for place, meter in ipairs(meters) do
     local id, rpm, rpd, concurrency = unpack(meter)
+    local state = meter_of(id)
     if rpm > 0 then
-      local count = window(id)
+      local count = window(state)
       if count >= rpm then
-        return { 1, place, 1, tonumber(redis.call('LINDEX', 'vc:w:' .. id, count - rpm)) + WINDOW - now }
+        write_window(state)
+        return { 1, place, 1, tonumber(call('LINDEX', 'vc:w:' .. id, count - rpm)) + WINDOW - now }
       end
-      counts[place] = count
     end
-    if rpd > 0 and number('GET', 'vc:d:' .. id .. ':' .. today) >= rpd then
+    if rpd > 0 and day_count(state) >= rpd then
       return { 1, place, 2, (today + 1) * DAY - now }
     end
-    if concurrency > 0 and redis.call('ZCARD', 'vc:l:' .. id) >= concurrency then
-      redis.call('ZREMRANGEBYSCORE', 'vc:l:' .. id, '-inf', now)
-      if redis.call('ZCARD', 'vc:l:' .. id) >= concurrency then
-        return { 1, place, 3, 0 }
-      end
+    if concurrency > 0 and running(state, concurrency) >= concurrency then
+      return { 1, place, 3, 0 }
     end
   end
   local tokens, first, held = hold() -- the last leg that may refuse: it takes nothing then
@@ -165,26 +325,23 @@ local function admit()
     return first
   end
   local limit, remaining, reset, day_limit, day_remaining = 0, 0, 0, 0, 0
-  for place, meter in ipairs(meters) do
+  for _, meter in ipairs(meters) do
     local id, rpm, rpd, concurrency = unpack(meter)
+    local state = meter_of(id)
     if concurrency > 0 then
-      redis.call('ZADD', 'vc:l:' .. id, now + lease, request)
-      redis.call('PEXPIRE', 'vc:l:' .. id, math.ceil(lease / 1000) + 1000)
+      state.leases[request], state.lease = now + lease, lease
+      state.running = state.running + 1
     end
     if rpm > 0 then
-      local key = 'vc:w:' .. id
-      redis.call('RPUSH', key, now)
-      redis.call('PEXPIRE', key, WINDOW / 1000 + 1000)
-      local rest = rpm - counts[place] - 1
+      state.count, state.admitted, state.oldest = state.count + 1, state.admitted + 1, state.oldest or now
+      local rest = rpm - state.count
       if limit == 0 or rest < remaining then
-        limit, remaining = rpm, rest
-        reset = tonumber(redis.call('LINDEX', key, 0)) + WINDOW - now
+        limit, remaining, reset = rpm, rest, state.oldest + WINDOW - now
       end
     end
     if rpd > 0 then
-      local key = 'vc:d:' .. id .. ':' .. today
-      local rest = rpd - redis.call('INCR', key)
-      redis.call('EXPIRE', key, 2 * DAY / 1000000)
+      state.day, state.counted = state.day + 1, (state.counted or 0) + 1
+      local rest = rpd - state.day
       if day_limit == 0 or rest < day_remaining then
         day_limit, day_remaining = rpd, rest
       end
@@ -196,9 +353,14 @@ end
 -- A purse that is not known yet begins with what the store says.
 local function open()
   for place, purse in ipairs(purses) do
-    redis.call('HSETNX', 'vc:m:' .. purse[1], 'charged', purse[3])
+    local state = purse_of(purse[1])
+    if not state.charged then
+      call('HSET', 'vc:m:' .. purse[1], 'charged', whole(purse[3]))
+      state.charged = purse[3]
+    end
+    write_spent(state)
     for day, amount in pairs(details[2][place]) do
-      redis.call('HSETNX', 'vc:s:' .. purse[1], day, amount)
+      call('HSETNX', 'vc:s:' .. purse[1], day, whole(amount))
     end
   end
   return 1
@@ -208,36 +370,39 @@ end
 local function rehold()
   today = details[7]
   local before = {}
-  for _, purse in ipairs(purses) do
-    local held = redis.call('HGET', 'vc:h:' .. purse[1], request)
+  for place, purse in ipairs(purses) do
+    local state = purse_of(purse[1])
+    local held = hold_of(state, request)
     if held then
-      before[purse[1]] = held
-      redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', -held)
-      redis.call('HDEL', 'vc:h:' .. purse[1], request)
+      before[place] = held
+      set_hold(state, request, false, held)
     end
   end
   local tokens, first, held = hold()
   if tokens then
     return { 0, tokens, first, held }
   end
-  for id, amount in pairs(before) do
-    redis.call('HINCRBY', 'vc:m:' .. id, 'held', amount)
-    redis.call('HSET', 'vc:h:' .. id, request, amount)
+  for place, amount in pairs(before) do
+    set_hold(purse_of(purses[place][1]), request, amount)
   end
   return first
 end
 
+-- Hold for more, on the day that the request was admitted.
 local function extend()
   local more = details[2]
+  today = details[3]
   for _, purse in ipairs(purses) do
-    local rest = left(purse)
-    if not rest or rest < more or redis.call('HEXISTS', 'vc:h:' .. purse[1], request) == 0 then
+    local state = purse_of(purse[1])
+    local rest = left(purse, state)
+    if not rest or rest < more or not hold_of(state, request) then
       return 0
     end
   end
   for _, purse in ipairs(purses) do
-    redis.call('HINCRBY', 'vc:m:' .. purse[1], 'held', more)
-    redis.call('HINCRBY', 'vc:h:' .. purse[1], request, more)
+    local state = purse_of(purse[1])
+    local held = hold_of(state, request)
+    set_hold(state, request, held + more, held)
   end
   return 1
 end
@@ -247,27 +412,26 @@ local function settle()
   local charge, day, again = details[2], details[3], details[4]
   for _, meter in ipairs(meters) do
     if meter[4] > 0 then
-      redis.call('ZREM', 'vc:l:' .. meter[1], request)
+      local state = meter_of(meter[1])
+      local gone = call('ZREM', 'vc:l:' .. meter[1], request)
+      if state.leases[request] then
+        state.leases[request], gone = nil, 1
+      end
+      if state.running then
+        state.running = state.running - gone
+      end
     end
   end
   for _, purse in ipairs(purses) do
-    local money, spent = 'vc:m:' .. purse[1], 'vc:s:' .. purse[1]
-    local held = redis.call('HGET', 'vc:h:' .. purse[1], request)
+    local state = purse_of(purse[1])
+    local held = hold_of(state, request)
     if held then
-      redis.call('HINCRBY', money, 'held', -held)
-      redis.call('HDEL', 'vc:h:' .. purse[1], request)
-      redis.call('ZREM', 'vc:x:' .. purse[1], request)
+      drop_hold(state, request, held)
     end
-    if charge > 0 and (held or again == 0) and redis.call('HEXISTS', money, 'charged') == 1 then
-      redis.call('HINCRBY', money, 'charged', charge)
-      redis.call('HINCRBY', spent, day, charge)
-      if redis.call('HLEN', spent) > DAYS_KEPT_MAX then
-        for _, known in ipairs(redis.call('HKEYS', spent)) do
-          if tonumber(known) < day - DAYS_KEPT_MAX then
-            redis.call('HDEL', spent, known)
-          end
-        end
-      end
+    if charge > 0 and (held or again == 0) and state.charged then
+      state.charged, state.charged_more = state.charged + charge, state.charged_more + charge
+      state.spent = state.spent or {}
+      state.spent[day] = (state.spent[day] or 0) + charge
     end
   end
   return 1
@@ -277,15 +441,15 @@ local function standing()
   local limit, remaining, reset, day_limit, day_remaining = 0, 0, 0, 0, 0
   for _, meter in ipairs(meters) do
     local id, rpm, rpd = unpack(meter)
+    local state = meter_of(id)
     if rpm > 0 then
-      local rest = math.max(0, rpm - window(id))
+      local rest = math.max(0, rpm - window(state))
       if limit == 0 or rest < remaining then
-        local oldest = redis.call('LINDEX', 'vc:w:' .. id, 0)
-        limit, remaining, reset = rpm, rest, oldest and tonumber(oldest) + WINDOW - now or 0
+        limit, remaining, reset = rpm, rest, state.oldest and state.oldest + WINDOW - now or 0
       end
     end
     if rpd > 0 then
-      local rest = math.max(0, rpd - number('GET', 'vc:d:' .. id .. ':' .. today))
+      local rest = math.max(0, rpd - day_count(state))
       if day_limit == 0 or rest < day_remaining then
         day_limit, day_remaining = rpd, rest
       end
@@ -294,5 +458,44 @@ local function standing()
   return { limit, remaining, reset, day_limit, day_remaining }
 end
 
+local function failure(problem)
+  return type(problem) == 'table' and problem.err or tostring(problem)
+end
+
 local operations = { admit = admit, open = open, extend = extend, rehold = rehold, settle = settle, standing = standing }
-return operations[operation]()
+local answers, asked_for, subjects = {}, {}, {} -- the last by their packed form
+local this_day = today
+for place = 1, #ARGV - 2, 3 do
+  local packed = ARGV[place + 1]
+  local subject = subjects[packed]
+  if not subject then
+    subject = cmsgpack.unpack(packed)
+    subjects[packed] = subject
+  end
+  meters, purses, details = subject[1], subject[2], cmsgpack.unpack(ARGV[place + 2])
+  request, today = details[1], this_day
+  local done, answer = pcall(operations[ARGV[place]])
+  answers[#answers + 1] = done and answer or failure(answer)
+  asked_for[#answers] = subject
+end
+today = this_day
+
+-- One that cannot be written is an error of every operation on it, and of no other.
+local function write(write_one, states, part)
+  for id, state in pairs(states) do
+    local done, problem = pcall(write_one, state)
+    if not done then
+      for place, subject in ipairs(asked_for) do
+        for _, leg in ipairs(subject[part]) do
+          if leg[1] == id then
+            answers[place] = failure(problem)
+          end
+        end
+      end
+    end
+  end
+end
+
+write(write_meter, met, 1)
+write(write_purse, opened, 2)
+return cmsgpack.pack(answers)

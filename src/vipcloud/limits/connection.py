@@ -1,4 +1,4 @@
-"""A connection to Valkey or Redis, made for many small calls: those of one turn of the loop go out in one write.
+"""A connection to Valkey or Redis: calls, answered in their order.
 
 The parser is hiredis; what is here is what the hot path needs and no more. A connection that does not answer in time is
 given up, all its calls fail with `Away`, and `Client.run` makes another.
@@ -33,6 +33,32 @@ class Away(Exception):
     def __init__(self, message: str, *, sent: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+
+
+class Waiter:
+    """Who is told what became of a call, while what came is read: it must be quick."""
+
+    def answered(self, answer: object) -> None:
+        """Errors of the server are answers too (`hiredis.ReplyError`)."""
+        raise NotImplementedError
+
+    def failed(self, error: Away) -> None:
+        raise NotImplementedError
+
+
+class _Future(Waiter):
+    """One who waits by a future."""
+
+    def __init__(self, future: asyncio.Future[object]) -> None:
+        self._future = future
+
+    def answered(self, answer: object) -> None:
+        if not self._future.done():  # who asked may have gone
+            self._future.set_result(answer)
+
+    def failed(self, error: Away) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
 
 
 class Address:
@@ -79,15 +105,14 @@ class Connection:
     """One socket, a protocol as those of `http` are. `lost` is done when it is closed."""
 
     def __init__(self, timeout_s: float, waiting_max: int) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._waiting_max = waiting_max
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[asyncio.Future[object], float]] = deque()  # with the time it was asked
-        self._out: list[bytes] = []
+        self._waiting: deque[tuple[Waiter, float]] = deque()  # with the time since when
         self._watched = False
         self._transport: asyncio.Transport | None = None
-        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.lost: asyncio.Future[None] = self.loop.create_future()
 
     @property
     def waiting(self) -> int:
@@ -95,21 +120,20 @@ class Connection:
 
     def call(self, words: tuple[Word, ...]) -> asyncio.Future[object]:
         """The answer to come; errors of the server are answers too (`hiredis.ReplyError`). Raises Away."""
-        return self.call_packed(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word
+        future: asyncio.Future[object] = self.loop.create_future()
+        command = hiredis.pack_command(words)  # type: ignore[arg-type] # its stub says one word
+        self.call_packed(command, _Future(future), self.loop.time())
+        return future
 
-    def call_packed(self, command: bytes) -> asyncio.Future[object]:
-        """The same of a command as it goes over the wire."""
+    def call_packed(self, command: bytes, waiter: Waiter, since_s: float) -> None:
+        """The same of a command as it goes over the wire; who waits has done so since then. Raises Away."""
         if self._transport is None or len(self._waiting) >= self._waiting_max:
             raise Away("too many calls are waiting" if self._transport else "the connection is lost")
-        future: asyncio.Future[object] = self._loop.create_future()
-        self._waiting.append((future, self._loop.time()))
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(command)
+        self._waiting.append((waiter, since_s))
+        self._transport.write(command)
         if not self._watched:
             self._watched = True
-            self._loop.call_later(self._timeout_s, self._watch)
-        return future
+            self.loop.call_at(since_s + self._timeout_s, self._watch)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -132,38 +156,29 @@ class Connection:
         reader.feed(data)
         try:
             while (answer := reader.gets()) is not False:
-                future, _ = waiting.popleft()
-                if not future.done():  # who asked may have gone
-                    future.set_result(answer)
+                waiter, _ = waiting.popleft()
+                waiter.answered(answer)
         except (hiredis.ProtocolError, IndexError):  # this is no server of ours
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._out.clear()
         waiting, self._waiting = self._waiting, deque()
-        for future, _ in waiting:
-            if not future.done():
-                future.set_exception(Away("the connection was lost", sent=True))
+        for waiter, _ in waiting:
+            waiter.failed(Away("the connection was lost", sent=True))
         if not self.lost.done():
             self.lost.set_result(None)
-
-    def _flush(self) -> None:
-        out = self._out
-        if self._transport is not None and out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
 
     def _watch(self) -> None:
         """Give the connection up if its oldest call has waited for too long."""
         self._watched = False
         if self._waiting:
-            late_s = self._loop.time() - self._waiting[0][1] - self._timeout_s
+            late_s = self.loop.time() - self._waiting[0][1] - self._timeout_s
             if late_s >= 0:
                 self.close()
                 return
             self._watched = True
-            self._loop.call_later(-late_s, self._watch)
+            self.loop.call_later(-late_s, self._watch)
 
 
 class Client:
@@ -172,26 +187,20 @@ class Client:
     def __init__(self, url: str, *, timeout_s: float, waiting_max: int) -> None:
         self._address = Address(url)
         self._timeout_s = timeout_s
-        self._waiting_max = waiting_max
-        self._connection: Connection | None = None
+        self.waiting_max = waiting_max
+        self.connection: Connection | None = None
         self.up = asyncio.Event()  # set while there is a connection
         self.changed = asyncio.Event()  # set whenever one has come or gone
 
     @property
     def connected(self) -> bool:
-        return self._connection is not None
+        return self.connection is not None
 
     def call(self, *words: Word) -> asyncio.Future[object]:
         """Raises Away at once where there is no connection; else the answer fails with Away if it is lost."""
-        if self._connection is None:
+        if self.connection is None:
             raise Away("there is no connection")
-        return self._connection.call(words)
-
-    def call_packed(self, command: bytes) -> asyncio.Future[object]:
-        """The same of a command as it goes over the wire."""
-        if self._connection is None:
-            raise Away("there is no connection")
-        return self._connection.call_packed(command)
+        return self.connection.call(words)
 
     async def run(self) -> None:
         """Connect, and connect anew whenever the connection is lost."""
@@ -211,13 +220,13 @@ class Client:
                 continue
             pause_s, told = PAUSE_S_MIN, False
             log.info("valkey_connected", server=str(self._address))
-            self._connection = connection
+            self.connection = connection
             self.up.set()
             self.changed.set()
             try:
                 await self._attend(connection)
             finally:
-                self._connection = None
+                self.connection = None
                 self.up.clear()
                 self.changed.set()
                 connection.close()
@@ -232,7 +241,7 @@ class Client:
                     connection.call(("PING",)).add_done_callback(_heard)
 
     def _protocol(self) -> asyncio.Protocol:
-        return cast("asyncio.Protocol", Connection(self._timeout_s, self._waiting_max))
+        return cast("asyncio.Protocol", Connection(self._timeout_s, self.waiting_max))
 
     async def _open(self) -> Connection:
         loop, address = asyncio.get_running_loop(), self._address

@@ -1,8 +1,9 @@
-"""The guard on Valkey or Redis, for several gateways that share their counts: `admission.lua`, one call per admission.
+"""The guard on Valkey or Redis, for several gateways that share their counts: `admission.lua`, one call for many.
 
-Counts go by the server's clock. A settlement is told without waiting for it, and told again after a lost connection; a
-request whose gateway died gives its place and its hold back when they lapse. What no answer came for may have been
-admitted all the same, and so is settled for nothing.
+What is asked in one turn of the loop goes in one call. Settlements, which nobody waits for, wait a little for an
+admission to go with. Counts go by the server's clock. A settlement that was not heard is told again after a lost
+connection; a request whose gateway died gives its place and its hold back when they lapse. What no answer came for may
+have been admitted all the same, and so is settled for nothing.
 
 Without the server limits go on from this process's memory, each at its part (limit ÷ `nodes`), and what costs money is
 refused with 503: how much of the credit the other gateways have held cannot be known here. With data lost on the
@@ -25,7 +26,7 @@ import structlog
 from vipcloud.clock import Clock
 from vipcloud.errors import Unavailable
 from vipcloud.limits.caps import Caps
-from vipcloud.limits.connection import Away, Client
+from vipcloud.limits.connection import Away, Client, Connection, Waiter
 from vipcloud.limits.guard import Booked, Permit, Purse, Subject
 from vipcloud.limits.local import CONCURRENCY_RETRY_S, LimitKind, LocalGuard, rate_limited, unaffordable
 from vipcloud.limits.rules import Ask, Standing, jittered
@@ -36,6 +37,9 @@ DIGEST: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()  # what EVALSHA 
 KINDS: Final[dict[int, LimitKind]] = {1: "rpm", 2: "rpd", 3: "concurrency"}
 AWAY_RETRY_S = 2.0
 READY_WITHIN_S = 3.0
+TOGETHER_MAX: Final = 64  # operations in one call: the server does nothing else meanwhile, for a millisecond or two
+SETTLEMENT_WAITS_S: Final = 0.002  # at most, for an admission to go with
+UNKNOWN: Final = 3  # the kind of answer that the script gives for a purse that it does not know
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
 
 
@@ -44,10 +48,17 @@ def _word(text: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
-# The beginning of every call of the script, without the number of its words: hiredis takes ten thousand instructions to
-# pack it, a third of all that a request costs more with a shared guard.
+# Calls of the script are written as they go over the wire: hiredis takes ten thousand instructions to pack one. This is
+# how each begins, but for the number of its words.
 _EVALSHA: Final = _word(b"EVALSHA") + _word(DIGEST.encode()) + _word(b"0")
+_ADMIT: Final = _word(b"admit")
+_SETTLE: Final = _word(b"settle")
+_EXTEND: Final = _word(b"extend")
+_REHOLD: Final = _word(b"rehold")
+_STANDING: Final = _word(b"standing")
+_OPEN: Final = _word(b"open")
 _pack: Final = msgspec.msgpack.Encoder().encode
+_unpacked: Final = msgspec.msgpack.Decoder(list).decode
 log = structlog.get_logger(__name__)
 
 
@@ -75,8 +86,11 @@ class ValkeyGuard:
         self._now_us = now_us
         self._fallback = LocalGuard(clock, lease_s, chance, share=1 / nodes)
         self._fallen_back: set[str] = set()  # requests that the fallback has admitted
-        self._untold: dict[str, tuple[bytes, bytes]] = {}  # by request: settlements that have not been heard of
-        self._telling: set[asyncio.Future[None]] = set()
+        self._untold: dict[str, _Settlement] = {}  # by request: those that have not been heard of
+        self._gathered = _Call(self)  # what goes next
+        self._last: _Call | None = None  # of those that are under way
+        self._asking = 0  # operations whose answer is waited for
+        self._soon = self._later = False  # whether a turn of the loop, or a time, is waited for
         self._degraded = False
 
     @property
@@ -97,7 +111,9 @@ class ValkeyGuard:
     async def admit(self, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
         details = self._asked(request_id, ask)
         try:
-            answer = await self._ask_opened(b"admit", subject, details)
+            answer = await self._call(_ADMIT, subject, details)
+            if type(answer) is not list or answer[0] == UNKNOWN:
+                answer = await self._mended(answer, _ADMIT, subject, details)
         except asyncio.CancelledError:
             self._abandon(request_id, subject)
             raise
@@ -140,11 +156,11 @@ class ValkeyGuard:
                 permit.held_tokens, permit.held_nanousd = wanted, NanoUSD(permit.held_nanousd + more)
 
         try:
-            future = self._call(b"extend", permit.subject, _pack((permit.request_id, more)))
+            future = self._call(_EXTEND, permit.subject, _pack((permit.request_id, more, permit.day)))
         except Away:
             refused()
             return
-        self._watch(future, heard)
+        future.add_done_callback(heard)
 
     async def rehold(self, permit: Permit, ask: Ask) -> None:
         assert not permit.settled, "only a running request holds anything"
@@ -155,7 +171,8 @@ class ValkeyGuard:
             return
         try:
             details = self._asked(permit.request_id, ask, permit.day)
-            answer = await self._ask_opened(b"rehold", permit.subject, details)
+            answer = await self._call(_REHOLD, permit.subject, details)
+            answer = await self._mended(answer, _REHOLD, permit.subject, details)
         except Away as error:
             raise Unavailable("Credit cannot be checked at present.", retry_after_s=AWAY_RETRY_S) from error
         if answer[0] == 2:
@@ -184,57 +201,113 @@ class ValkeyGuard:
     async def standing(self, subject: Subject, wall_s: float) -> Standing:
         answer = None
         with contextlib.suppress(Away):
-            answer = await self._ask(b"standing", subject, _pack(("",)))
+            answer = await self._ask(_STANDING, subject, _pack(("",)))
         if answer is None:
             return await self._fallback.standing(subject, wall_s)
         limit, remaining, reset_us, day_limit, day_remaining = answer
         return Standing(limit, remaining, reset_us / 1_000_000, day_limit, day_remaining)
 
     async def flushed(self) -> None:
-        if self._telling:
-            await asyncio.wait(set(self._telling))
+        self._send()
+        call = self._last
+        if call is not None:
+            heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            call.listeners.append(heard)
+            await heard
 
     # --- the server
 
-    def _call(self, operation: bytes, subject: Subject, details: bytes) -> asyncio.Future[Any]:
-        return self._send(operation, subject.packed or _packed(subject), details)
+    def _call(self, name: bytes, subject: Subject, details: bytes) -> asyncio.Future[Any]:
+        """The script's answer to come; errors are answers too. Raises Away."""
+        return self._call_packed(name, subject.packed or _packed(subject), details)
 
-    def _send(self, operation: bytes, packed: bytes, details: bytes) -> asyncio.Future[Any]:
-        """Raises Away."""
-        return self._client.call_packed(
-            b"*%d\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
-            % (
-                6 if self._now_us is None else 7,
-                _EVALSHA,
-                len(operation),
-                operation,
-                len(packed),
-                packed,
-                len(details),
-                details,
-                b"" if self._now_us is None else _word(b"%d" % self._now_us()),
-            )
-        )
+    def _call_packed(self, name: bytes, packed: bytes, details: bytes) -> asyncio.Future[Any]:
+        connection = self._client.connection
+        if connection is None:
+            raise Away("there is no connection")
+        if self._asking >= self._client.waiting_max:
+            raise Away("too many calls are waiting")
+        self._asking += 1
+        future: asyncio.Future[Any] = connection.loop.create_future()
+        call = self._gathered
+        call.asked += 1
+        self._gather(connection, name, packed, details, future)
+        if not self._soon and self._gathered is call:
+            self._soon = True
+            connection.loop.call_soon(self._turned)
+        return future
 
-    async def _ask(self, operation: bytes, subject: Subject, details: bytes) -> Any:
+    def _gather(
+        self,
+        connection: Connection,
+        name: bytes,
+        packed: bytes,
+        details: bytes,
+        whose: "asyncio.Future[Any] | _Settlement",
+    ) -> None:
+        call = self._gathered
+        if not call.whose:
+            call.since_s = connection.loop.time()
+        call.whose.append(whose)
+        words = call.words
+        words.append(name)
+        words.append(packed)
+        words.append(b"$%d\r\n%b\r\n" % (len(details), details))
+        if len(call.whose) >= TOGETHER_MAX:
+            self._send()
+
+    def _turned(self) -> None:
+        """The turn of the loop that somebody asked in is over."""
+        self._soon = False
+        self._send()
+
+    def _waited(self) -> None:
+        """Settlements have waited long enough for somebody to ask."""
+        self._later = False
+        self._send()
+
+    def _send(self) -> None:
+        call = self._gathered
+        if not call.whose:
+            return
+        self._gathered = _Call(self)
+        connection = self._client.connection
+        try:
+            if connection is None:
+                raise Away("there is no connection")
+            connection.call_packed(call.command(self._now_us), call, call.since_s)
+        except Away as error:
+            call.failed(error)
+        else:
+            self._last = call
+
+    def ended(self, call: "_Call") -> None:
+        """It was answered, or never will be."""
+        self._asking -= call.asked
+        if self._last is call:
+            self._last = None
+
+    async def _ask(self, name: bytes, subject: Subject, details: bytes) -> Any:
         """The script's answer. Raises Away, also where the server cannot do its work at present."""
-        answer = await self._call(operation, subject, details)
-        if isinstance(answer, hiredis.ReplyError):
-            if str(answer).startswith("NOSCRIPT"):
-                await self.load()
-                answer = await self._call(operation, subject, details)
-            if isinstance(answer, hiredis.ReplyError):
-                raise Away(str(answer))
+        return await self._loaded(await self._call(name, subject, details), name, subject, details)
+
+    async def _loaded(self, answer: Any, name: bytes, subject: Subject, details: bytes) -> Any:
+        """The answer, or the next one if the server had to be given the script. Raises Away for other errors."""
+        if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
+            await self.load()
+            answer = await self._call(name, subject, details)
+        if isinstance(answer, (hiredis.ReplyError, str)):
+            raise Away(str(answer))
         return answer
 
-    async def _ask_opened(self, operation: bytes, subject: Subject, details: bytes) -> Any:
-        """As `_ask`, after the purses that the server does not know yet were opened."""
-        answer = await self._ask(operation, subject, details)
+    async def _mended(self, answer: Any, name: bytes, subject: Subject, details: bytes) -> Any:
+        """As `_loaded`, and after the purses that the server does not know yet were opened."""
+        answer = await self._loaded(answer, name, subject, details)
         for _ in range(OPENINGS_MAX):
-            if answer[0] != 3:
+            if answer[0] != UNKNOWN:
                 break
             await self._open(subject)
-            answer = await self._ask(operation, subject, details)
+            answer = await self._ask(name, subject, details)
         return answer
 
     async def load(self) -> None:
@@ -251,7 +324,7 @@ class ValkeyGuard:
                 for purse, (charged, spent) in zip(subject.purses, booked, strict=True)
             ),
         )
-        await self._ask(b"open", fresh, _pack(("", [spent for _, spent in booked])))
+        await self._ask(_OPEN, fresh, _pack(("", [spent for _, spent in booked])))
 
     # --- without the server
 
@@ -272,19 +345,19 @@ class ValkeyGuard:
         self._tell(request_id, subject, 0, 0)
 
     def _tell(self, request_id: str, subject: Subject, charge: int, day: int) -> None:
-        self._untold[request_id] = subject.packed or _packed(subject), _pack((request_id, charge, day, 1))
-        try:
-            future = self._call(b"settle", subject, _pack((request_id, charge, day, 0)))
-        except Away:
+        packed = subject.packed or _packed(subject)
+        settlement = self._untold[request_id] = _Settlement(request_id, packed, charge, day)
+        connection = self._client.connection
+        if connection is None:
             return
-        self._telling.add(future)
-        future.add_done_callback(_Settlement(self, request_id).heard)
+        self._gather(connection, _SETTLE, packed, settlement.details(again=0), settlement)
+        if not self._soon and not self._later:
+            self._later = True
+            connection.loop.call_later(SETTLEMENT_WAITS_S, self._waited)
 
-    def told(self, request_id: str, future: asyncio.Future[Any]) -> None:
-        """A settlement has been answered, or never will be."""
-        self._telling.discard(future)
-        if not future.cancelled() and future.exception() is None and future.result() == 1:
-            self._untold.pop(request_id, None)
+    def told(self, settlement: "_Settlement", *, heard: bool) -> None:
+        if heard:
+            self._untold.pop(settlement.request_id, None)
         else:
             self._client.changed.set()  # `_retell` looks after it
 
@@ -295,27 +368,73 @@ class ValkeyGuard:
             self._client.changed.clear()
             try:
                 await self.load()
-                for request_id, (packed, details) in list(self._untold.items()):
-                    if await self._send(b"settle", packed, details) == 1:
-                        self._untold.pop(request_id, None)
+                for settlement in list(self._untold.values()):
+                    details = settlement.details(again=1)
+                    if await self._call_packed(_SETTLE, settlement.packed, details) == 1:
+                        self._untold.pop(settlement.request_id, None)
             except Away:
                 continue
 
-    def _watch(self, future: asyncio.Future[Any], heard: Callable[[asyncio.Future[Any]], None]) -> None:
-        self._telling.add(future)
-        future.add_done_callback(self._telling.discard)
-        future.add_done_callback(heard)
-
 
 class _Settlement:
-    """One that is under way to the server."""
+    """What is told of a request's end."""
 
-    def __init__(self, guard: ValkeyGuard, request_id: str) -> None:
+    def __init__(self, request_id: str, packed: bytes, charge: int, day: int) -> None:
+        self.request_id = request_id
+        self.packed = packed
+        self._charge = charge
+        self._day = day
+
+    def details(self, *, again: int) -> bytes:
+        return _pack((self.request_id, self._charge, self._day, again))
+
+
+class _Call(Waiter):
+    """One call of the script, for operations that are done in their order."""
+
+    def __init__(self, guard: ValkeyGuard) -> None:
         self._guard = guard
-        self._request_id = request_id
+        self.words: list[bytes] = []  # as they go over the wire, three of each operation
+        self.whose: list[asyncio.Future[Any] | _Settlement] = []  # the operations' answers
+        self.asked = 0  # how many of them are waited for
+        self.since_s = 0.0  # when the first was asked for
+        self.listeners: list[asyncio.Future[None]] = []
 
-    def heard(self, future: asyncio.Future[Any]) -> None:
-        self._guard.told(self._request_id, future)
+    def command(self, now_us: Callable[[], int] | None) -> bytes:
+        """As it goes over the wire."""
+        words = self.words
+        if now_us is not None:
+            words.append(_word(b"%d" % now_us()))
+        return b"*%d\r\n%b%b" % (3 + len(words), _EVALSHA, b"".join(words))
+
+    def answered(self, answer: object) -> None:
+        whose = self.whose
+        answers: list[Any] = []
+        if isinstance(answer, bytes):
+            answers = _unpacked(answer)
+        if len(answers) != len(whose):
+            answers = [answer] * len(whose)
+        for place in range(len(whose)):
+            who = whose[place]
+            if isinstance(who, _Settlement):
+                self._guard.told(who, heard=answers[place] == 1)
+            elif not who.done():  # who asked may have gone
+                who.set_result(answers[place])
+        self._end()
+
+    def failed(self, error: Away) -> None:
+        for who in self.whose:
+            if isinstance(who, _Settlement):
+                self._guard.told(who, heard=False)
+            elif not who.done():
+                who.set_exception(error)
+        self._end()
+
+    def _end(self) -> None:
+        self._guard.ended(self)
+        for listener in self.listeners:
+            if not listener.done():
+                listener.set_result(None)
 
 
 def _packed(subject: Subject) -> bytes:
@@ -327,5 +446,5 @@ def _packed(subject: Subject) -> bytes:
         amounts = (caps.daily_nanousd, caps.monthly_nanousd, caps.total_nanousd)
         limits = [-1 if amount is None else amount for amount in amounts]
         purses.append((purse.id, purse.granted_nanousd, purse.charged_nanousd, *limits))
-    subject.packed = _pack((meters, purses))
+    subject.packed = _word(_pack((meters, purses)))
     return subject.packed
