@@ -3,6 +3,7 @@
 A test sends a caller's JSON through the real decoder and reads what goes upstream.
 """
 
+import json
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from candidates import varied
 from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.shapes import Shapes
 from vipcloud.errors import BadRequest, GatewayError, NotImplementedYet
 from vipcloud.providers import call_ids, catalog, fitness, translate
 from vipcloud.providers.catalog import catalog_of
@@ -23,6 +25,8 @@ CHAT = MODELS["deepseek-chat"].candidates[0]
 REASONER = MODELS["deepseek-reasoner"].candidates[0]
 FLASH = MODELS["glm-4-flash"].candidates[0]
 PLUS, PLUS_FALLBACK, VISION = MODELS["glm-4-plus"].candidates
+
+SYSTEM_FIRST = varied(CHAT, quirks=msgspec.structs.replace(CHAT.quirks, system_first=True))
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
@@ -135,6 +139,39 @@ def test_a_plain_request_goes_upstream_by_the_short_way_as_by_the_long_one(
         for request in (long, short)
     ]
     assert bodies[0] == bodies[1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.text(max_size=9), min_size=2, max_size=2),
+            st.sampled_from([CHAT, REASONER, FLASH, PLUS_FALLBACK, SYSTEM_FIRST]),
+            st.sampled_from([None, 7, 9]),
+            st.sampled_from(["", "a", "b"]),
+            st.booleans(),
+        ),
+        min_size=3,
+        max_size=8,
+    ),
+    st.sampled_from([{}, {"user": "u", "temperature": 0}, {"stream": True, "top_p": 0.123}]),
+)
+def test_a_request_that_was_recognised_goes_upstream_as_any_other(calls: list[Any], fields: dict[str, Any]) -> None:
+    known = Shapes()
+    for number, (texts, candidate, ceiling, account, escaped) in enumerate(calls):
+        said = [{"role": role, "content": text} for role, text in zip(("user", "system"), texts, strict=True)]
+        raw = json.dumps({"model": "m", "messages": said, **fields}, ensure_ascii=escaped).encode()
+        read = known.read("k", raw)
+        assert (read.shape is not None) == (number > 1)
+        other = msgspec.structs.replace(read.request, messages=read.request.messages[:1])
+        for request in (read.request, other):
+            by_shape, afresh = [
+                translate.encode_suited(
+                    request, candidate, max_tokens=ceiling, attempt_id=f"a-{number}", account=account, asked=how
+                )
+                for how in (read, None)
+            ]
+            assert by_shape == afresh or escaped
+            assert msgspec.json.decode(by_shape) == msgspec.json.decode(afresh)
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS.values() if model.takes_plain], ids=lambda model: model.id)

@@ -1,8 +1,8 @@
 """OpenAI's chat completions as types: what a caller may send and what we answer.
 
 Theory of operation. The request is decoded once, typed, by msgspec; a violation is turned into OpenAI's words by
-`refusals`. What msgspec cannot say (rules between fields) is checked by `check`. Nothing of the caller's bytes goes
-further than this: upstreams get what `providers` encodes from these values.
+`refusals`. What msgspec cannot say (rules between fields) is checked by `check`. The caller's bytes go no further than
+this: upstreams get what `providers` encodes from these values, but for the texts of requests that `shapes` recognises.
 
 Replies and chunks are written in the key order that api.openai.com uses. Constant parts of a stream's chunks are
 encoded once per stream (`ChunkWriter`), because they are the same on every chunk by contract.

@@ -4,6 +4,7 @@ import msgspec
 
 from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
 from vipcloud.dialects.replies import Reply
+from vipcloud.dialects.shapes import Asked
 from vipcloud.errors import StructuredOutputFailed
 from vipcloud.gateway.bill import Bill, Outcome
 from vipcloud.gateway.call import Call
@@ -28,6 +29,8 @@ UNFIT = "The model did not answer in the form that `response_format` asks for, a
 class Attempt:
     """What an attempt needs to know. `spare`: should it fail, there is another way; all else is the same for all
     attempts of a request.
+
+    `asked` is how the request was read, in the first attempt.
 
     `form` is what the answer must be. If the first one was not, this is the attempt to have it mended: `unfit` is what
     the first one used, `estimated` whether that was counted here.
@@ -55,6 +58,7 @@ class Attempt:
         self.form = form
         self.rescue = rescue
         self.spare = False
+        self.asked: Asked | None = None
         self.prompt: TextSize | None = None  # measured when it is first needed
         self.unfit: Usage | None = None
         self.estimated = False
@@ -147,6 +151,7 @@ class Attempt:
             max_tokens=tokens,
             attempt_id=f"{self.call.serial}-{self.bill.attempts}" if way.candidate.takes_request_id else "",
             account=self.bill.principal.account.id,
+            asked=self.asked,
         )
 
     def holds_back(self, way: Way) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vipcloud.accounts.directory import Directory, Principal
 from vipcloud.clock import Clock
+from vipcloud.dialects.shapes import Shapes
 from vipcloud.errors import SettingsError
 from vipcloud.gateway.counting import TokenCounter
 from vipcloud.gateway.idempotency import Idempotency
@@ -89,6 +90,7 @@ class Parts:
     idempotency: Idempotency
     visitors: Visitors
     figures: Figures = field(default_factory=Figures)
+    shapes: Shapes = field(default_factory=Shapes)
     tracing: "Tracing | None" = None
     pulse: Pulse = field(init=False)
     constants: Constants = field(init=False)

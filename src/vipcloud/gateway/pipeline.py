@@ -12,6 +12,7 @@ from vipcloud.accounts.directory import Principal, Terms
 from vipcloud.accounts.rules import key_hash
 from vipcloud.dialects import requests
 from vipcloud.dialects.openai import ChatRequest
+from vipcloud.dialects.shapes import Asked
 from vipcloud.errors import (
     Forbidden,
     GatewayError,
@@ -141,7 +142,8 @@ async def admitted(
     body = exchange.whole
     if body is None:
         body = await exchange.body()
-    request = requests.parse_chat(body, strict_parameters=parts.constants.strict_parameters)
+    asked = read(parts, principal, body, demo)
+    request = asked.request
     if demo is not None:
         demo.restrict(request, len(body))
     rescue = Rescue.of(exchange.header(b"x-vipcloud-rescue"), request)
@@ -154,7 +156,17 @@ async def admitted(
         offer = first_offer(call, parts, principal, others, started_s, len(body))
     permit = await admit(call, parts, subject, offer, started_s)
     bill = open_bill(parts, principal, offer, permit, started_s, claim=call.claim)
-    return Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue), others
+    attempt = Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue)
+    attempt.asked = asked
+    return attempt, others
+
+
+def read(parts: Parts, principal: Principal, body: bytes, demo: Demo | None) -> Asked:
+    """What the body says. Raises BadRequest."""
+    strict = parts.constants.strict_parameters
+    if strict or demo is not None or principal.key_id is None:
+        return Asked(requests.parse_chat(body, strict_parameters=strict))
+    return parts.shapes.read(principal.key_id, body)
 
 
 async def chat_once(call: Call, parts: Parts) -> None:

@@ -3,8 +3,9 @@
 Theory of operation. A candidate's `Quirks` say how it differs from OpenAI; nothing here knows a provider's name. What a
 candidate cannot do is refused first (`fitness`), so that routing can pass over it. Then messages, tools and
 parameters are rewritten, each only if it must be: the messages of a `PlainChat` are encoded as they stand, and it has
-no tools and none of the rarer parameters. The caller's bytes never go further; what is not translated is dropped, a
-client's vendor keys with it.
+no tools and none of the rarer parameters. What is not translated is dropped, a client's vendor keys with it. The
+caller's bytes go no further, but for the texts that `dialects.shapes` has told by what is around them: each is one JSON
+string, and goes with the caller's escapes.
 
     fitness     what a candidate cannot do            messages    roles, contents, former turns
     reasoning   whether and how much it reasons       tools       definitions, choice, names
@@ -20,7 +21,8 @@ from typing import Final
 
 import msgspec
 
-from vipcloud.dialects.openai import ChatRequest, Message, PlainChat
+from vipcloud.dialects.openai import ChatRequest, PlainChat
+from vipcloud.dialects.shapes import Asked
 from vipcloud.errors import BadRequest
 from vipcloud.providers import fitness, messages, reasoning, structured, tools
 from vipcloud.providers.catalog_rows import Quirks
@@ -65,16 +67,27 @@ def continued(request: PlainChat, candidate: Candidate, said: str) -> PlainChat:
 
 
 def encode_suited(
-    request: ChatRequest, candidate: Candidate, *, max_tokens: int | None, attempt_id: str, account: str
+    request: ChatRequest,
+    candidate: Candidate,
+    *,
+    max_tokens: int | None,
+    attempt_id: str,
+    account: str,
+    asked: Asked | None = None,
 ) -> bytes:
-    """As `encode_request`, for a candidate that `fitness.suited` has returned for this request."""
+    """As `encode_request`, for a candidate that `fitness.suited` has returned for this request.
+
+    `asked` is how the request was read; it is passed over where that was another.
+    """
     limit = candidate.output_tokens_max
     ceiling = max_tokens or request.max_completion_tokens or request.max_tokens or limit
     if ceiling > limit:
         ceiling = limit
     try:
         if type(request) is PlainChat:
-            return _plain_body(request, candidate, ceiling, attempt_id, account)
+            if asked is not None and asked.request is not request:
+                asked = None
+            return _plain_body(request, candidate, ceiling, attempt_id, account, asked)
         return _body(request, candidate, ceiling, attempt_id, account)
     except (OverflowError, RecursionError, ValueError) as error:
         # ValueError: a lone surrogate, or an integer of more digits than Python writes.
@@ -83,11 +96,44 @@ def encode_suited(
         ) from error
 
 
-def _plain_body(request: PlainChat, candidate: Candidate, ceiling: int, attempt_id: str, account: str) -> bytes:
+def _plain_body(
+    request: PlainChat, candidate: Candidate, ceiling: int, attempt_id: str, account: str, asked: Asked | None
+) -> bytes:
     """In pieces, most of which are the candidate's: a plain request adds little to its messages."""
-    sent: list[Message] = request.messages  # type: ignore[assignment]  # never added to
     if not candidate.messages_stand:
-        sent = messages.rewritten(request, candidate, _NO_NAMES, "")
+        written = _encode(messages.rewritten(request, candidate, _NO_NAMES, ""))
+    elif asked is not None and asked.messages is not None:
+        written = asked.messages
+    else:
+        written = _encode(request.messages)
+    shape = asked.shape if asked is not None and not candidate.takes_request_id else None
+    if shape is None:
+        behind = _behind_messages(request, candidate, ceiling, attempt_id, account)
+    else:
+        last = shape.sent
+        if not (
+            isinstance(last, _Sent)
+            and last.candidate is candidate
+            and last.ceiling == ceiling
+            and last.account == account
+        ):
+            behind = _behind_messages(request, candidate, ceiling, attempt_id, account)
+            last = shape.sent = _Sent(candidate, ceiling, account, behind)
+        behind = last.behind
+    return b"%b%b%b" % (candidate.body_head, written, behind)
+
+
+class _Sent:
+    """What the last request of a shape had behind its messages: any other has the same for the same candidate."""
+
+    def __init__(self, candidate: Candidate, ceiling: int, account: str, behind: bytes) -> None:
+        self.candidate = candidate
+        self.ceiling = ceiling
+        self.account = account
+        self.behind = behind
+
+
+def _behind_messages(request: PlainChat, candidate: Candidate, ceiling: int, attempt_id: str, account: str) -> bytes:
     temperature, top_p, more = request.temperature, request.top_p, b""
     if not candidate.sampling_stands:
         if temperature == 0 and candidate.quirks.temperature_zero == "greedy":
@@ -105,14 +151,7 @@ def _plain_body(request: PlainChat, candidate: Candidate, ceiling: int, attempt_
             more += b',"%b":"%b"' % (candidate.user_field, pseudonym.encode())
     if candidate.takes_request_id:
         more += b',"request_id":' + _encode(attempt_id)
-    return b'%b%b,"%b":%d%b%b' % (
-        candidate.body_head,
-        _encode(sent),
-        candidate.ceiling_field,
-        ceiling,
-        more,
-        candidate.body_tail,
-    )
+    return b',"%b":%d%b%b' % (candidate.ceiling_field, ceiling, more, candidate.body_tail)
 
 
 def _body(request: ChatRequest, candidate: Candidate, ceiling: int, attempt_id: str, account: str) -> bytes:
