@@ -8,7 +8,7 @@ NODE := tests/clients/node
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: run test check bench bench-pages bench-peers prove chaos docs pure help
+.PHONY: run test check bench bench-instructions bench-pages bench-peers prove chaos docs pure help
 
 run: $(READY)/native ## Start the gateway, with simulated upstreams where no provider key is set (ARGS="--port 9000")
 	@$(BIN)/vipcloud serve $(ARGS)
@@ -28,6 +28,10 @@ check: $(READY)/dev ## Format, lint, types, and the rules of the house, in secon
 bench: $(READY)/dev $(READY)/native ## What a request costs beside nginx, in about 3 minutes (ARGS="--rounds 1")
 	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux redis-server=redis-server
 	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-instructions: $(READY)/dev $(READY)/native ## Instructions of a request and of a chunk, by library, in about 2 minutes, whatever else runs
+	@requirements/debian nginx=nginx-light wrk=wrk taskset=util-linux valgrind=valgrind
+	@$(BIN)/python bench/instructions.py $(ARGS)
 
 bench-pages: $(READY)/dev $(READY)/native ## How long each page of the website takes with 100,000 requests in the books
 	@requirements/debian taskset=util-linux

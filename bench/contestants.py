@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,8 +124,24 @@ def gateway_with_valkey(folder: Path, core: int, upstream_port: int) -> Iterator
             yield contestant
 
 
+def gateway_in_valgrind(
+    folder: Path, core: int, upstream_port: int, output: Path
+) -> AbstractContextManager[Contestant]:
+    """The same under callgrind, which counts nothing until it is told to, and writes `output`.1 when it is told to."""
+    valgrind: list[str | Path] = [
+        "valgrind",
+        "--tool=callgrind",
+        "--instr-atstart=no",
+        f"--callgrind-out-file={output}",
+        sys.executable,
+    ]
+    return _gateway("vipcloud", folder, core, upstream_port, before=valgrind)
+
+
 @contextmanager
-def _gateway(name: str, folder: Path, core: int, upstream_port: int, more: str = "") -> Iterator[Contestant]:
+def _gateway(
+    name: str, folder: Path, core: int, upstream_port: int, more: str = "", before: Sequence[str | Path] = ()
+) -> Iterator[Contestant]:
     port = free_port()
     home = folder / f"vipcloud-{port}"
     home.mkdir()
@@ -137,6 +153,7 @@ def _gateway(name: str, folder: Path, core: int, upstream_port: int, more: str =
     _vipcloud(*account, "--rpm", "1000000000", "--concurrency", "100000", "--data", home)
     made = json.loads(_vipcloud("keys", "create", "--account", "bench@example.com", "--json", "--data", home))
     command: list[str | Path] = [
+        *before,
         PROGRAM,
         "serve",
         "--host",
