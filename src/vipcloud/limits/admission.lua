@@ -1,8 +1,9 @@
 -- The guard's one script: `limits/local.py` in Lua, on the server's clock. Times are in microseconds, days since 1970.
 --
--- ARGV: for each operation its name, a subject (msgpack: {{meter, rpm, rpd, concurrency}…}, {{purse, granted, charged,
--- caps…}…}; a cap that is not set is -1) and its details (msgpack); at the end, in tests only, the time. The answer
--- (msgpack) has each operation's answer, in their order; that of one that failed is a text.
+-- ARGV: what is asked (msgpack), and in tests the time. What is asked: the subjects ({{meter, rpm, rpd, concurrency}…},
+-- {{purse, granted, charged, caps…}…}; a cap that is not set is -1), and the operations, each with its name, the place of
+-- its subject, and its details. The answer (msgpack) has each operation's answer, in their order; that of one that failed
+-- is a text.
 --
 -- Keys, each after the prefix `vc:`
 --   w:METER      list    times of admission within the window, oldest first
@@ -23,8 +24,8 @@ local OUTPUT_TOKENS_MIN, DAYS_KEPT_MAX, LAPSED_PER_CALL = 16, 70, 20
 
 local call, format = redis.call, string.format
 local now
-if #ARGV % 3 == 1 then
-  now = tonumber(ARGV[#ARGV])
+if ARGV[2] then
+  now = tonumber(ARGV[2])
 else
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -463,20 +464,16 @@ local function failure(problem)
 end
 
 local operations = { admit = admit, open = open, extend = extend, rehold = rehold, settle = settle, standing = standing }
-local answers, asked_for, subjects = {}, {}, {} -- the last by their packed form
+local subjects, asked = unpack(cmsgpack.unpack(ARGV[1]))
+local answers, asked_for = {}, {}
 local this_day = today
-for place = 1, #ARGV - 2, 3 do
-  local packed = ARGV[place + 1]
-  local subject = subjects[packed]
-  if not subject then
-    subject = cmsgpack.unpack(packed)
-    subjects[packed] = subject
-  end
-  meters, purses, details = subject[1], subject[2], cmsgpack.unpack(ARGV[place + 2])
+for turn, operation in ipairs(asked) do
+  local subject = subjects[operation[2]]
+  meters, purses, details = subject[1], subject[2], operation[3]
   request, today = details[1], this_day
-  local done, answer = pcall(operations[ARGV[place]])
-  answers[#answers + 1] = done and answer or failure(answer)
-  asked_for[#answers] = subject
+  local done, answer = pcall(operations[operation[1]])
+  answers[turn] = done and answer or failure(answer)
+  asked_for[turn] = subject
 end
 today = this_day
 

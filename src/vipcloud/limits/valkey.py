@@ -51,12 +51,12 @@ def _word(text: bytes) -> bytes:
 # Calls of the script are written as they go over the wire: hiredis takes ten thousand instructions to pack one. This is
 # how each begins, but for the number of its words.
 _EVALSHA: Final = _word(b"EVALSHA") + _word(DIGEST.encode()) + _word(b"0")
-_ADMIT: Final = _word(b"admit")
-_SETTLE: Final = _word(b"settle")
-_EXTEND: Final = _word(b"extend")
-_REHOLD: Final = _word(b"rehold")
-_STANDING: Final = _word(b"standing")
-_OPEN: Final = _word(b"open")
+_ADMIT: Final = "admit"
+_SETTLE: Final = "settle"
+_EXTEND: Final = "extend"
+_REHOLD: Final = "rehold"
+_STANDING: Final = "standing"
+_OPEN: Final = "open"
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpacked: Final = msgspec.msgpack.Decoder(list).decode
 log = structlog.get_logger(__name__)
@@ -156,7 +156,7 @@ class ValkeyGuard:
                 permit.held_tokens, permit.held_nanousd = wanted, NanoUSD(permit.held_nanousd + more)
 
         try:
-            future = self._call(_EXTEND, permit.subject, _pack((permit.request_id, more, permit.day)))
+            future = self._call(_EXTEND, permit.subject, (permit.request_id, more, permit.day))
         except Away:
             refused()
             return
@@ -170,7 +170,7 @@ class ValkeyGuard:
             await self._fallback.rehold(permit, ask)
             return
         try:
-            details = self._asked(permit.request_id, ask, permit.day)
+            details = (*self._asked(permit.request_id, ask), permit.day)
             answer = await self._call(_REHOLD, permit.subject, details)
             answer = await self._mended(answer, _REHOLD, permit.subject, details)
         except Away as error:
@@ -183,9 +183,8 @@ class ValkeyGuard:
         _, tokens, first, held = answer
         permit.ask, permit.held_nanousd, permit.output_tokens, permit.held_tokens = ask, NanoUSD(held), tokens, first
 
-    def _asked(self, request_id: str, ask: Ask, day: int | None = None) -> bytes:
-        asked = request_id, self._lease_us, ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
-        return _pack(asked if day is None else (*asked, day))
+    def _asked(self, request_id: str, ask: Ask) -> tuple[Any, ...]:
+        return request_id, self._lease_us, ask.input_nanousd, ask.output_price, ask.output_tokens, ask.slice_tokens
 
     def settle(self, permit: Permit, charge: NanoUSD) -> None:
         assert not permit.settled, "a permit is settled once"
@@ -201,7 +200,7 @@ class ValkeyGuard:
     async def standing(self, subject: Subject, wall_s: float) -> Standing:
         answer = None
         with contextlib.suppress(Away):
-            answer = await self._ask(_STANDING, subject, _pack(("",)))
+            answer = await self._ask(_STANDING, subject, ("",))
         if answer is None:
             return await self._fallback.standing(subject, wall_s)
         limit, remaining, reset_us, day_limit, day_remaining = answer
@@ -217,11 +216,11 @@ class ValkeyGuard:
 
     # --- the server
 
-    def _call(self, name: bytes, subject: Subject, details: bytes) -> asyncio.Future[Any]:
+    def _call(self, name: str, subject: Subject, details: tuple[Any, ...]) -> asyncio.Future[Any]:
         """The script's answer to come; errors are answers too. Raises Away."""
         return self._call_packed(name, subject.packed or _packed(subject), details)
 
-    def _call_packed(self, name: bytes, packed: bytes, details: bytes) -> asyncio.Future[Any]:
+    def _call_packed(self, name: str, packed: bytes, details: tuple[Any, ...]) -> asyncio.Future[Any]:
         connection = self._client.connection
         if connection is None:
             raise Away("there is no connection")
@@ -240,19 +239,20 @@ class ValkeyGuard:
     def _gather(
         self,
         connection: Connection,
-        name: bytes,
+        name: str,
         packed: bytes,
-        details: bytes,
+        details: tuple[Any, ...],
         whose: "asyncio.Future[Any] | _Settlement",
     ) -> None:
         call = self._gathered
         if not call.whose:
             call.since_s = connection.loop.time()
         call.whose.append(whose)
-        words = call.words
-        words.append(name)
-        words.append(packed)
-        words.append(b"$%d\r\n%b\r\n" % (len(details), details))
+        subjects = call.subjects
+        place = subjects.get(packed)
+        if place is None:
+            place = subjects[packed] = len(subjects) + 1
+        call.operations.append((name, place, details))
         if len(call.whose) >= TOGETHER_MAX:
             self._send()
 
@@ -278,6 +278,8 @@ class ValkeyGuard:
             connection.call_packed(call.command(self._now_us), call, call.since_s)
         except Away as error:
             call.failed(error)
+        except OverflowError:
+            call.failed(Away("a number has more than 64 bits"))
         else:
             self._last = call
 
@@ -287,11 +289,11 @@ class ValkeyGuard:
         if self._last is call:
             self._last = None
 
-    async def _ask(self, name: bytes, subject: Subject, details: bytes) -> Any:
+    async def _ask(self, name: str, subject: Subject, details: tuple[Any, ...]) -> Any:
         """The script's answer. Raises Away, also where the server cannot do its work at present."""
         return await self._loaded(await self._call(name, subject, details), name, subject, details)
 
-    async def _loaded(self, answer: Any, name: bytes, subject: Subject, details: bytes) -> Any:
+    async def _loaded(self, answer: Any, name: str, subject: Subject, details: tuple[Any, ...]) -> Any:
         """The answer, or the next one if the server had to be given the script. Raises Away for other errors."""
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
             await self.load()
@@ -300,7 +302,7 @@ class ValkeyGuard:
             raise Away(str(answer))
         return answer
 
-    async def _mended(self, answer: Any, name: bytes, subject: Subject, details: bytes) -> Any:
+    async def _mended(self, answer: Any, name: str, subject: Subject, details: tuple[Any, ...]) -> Any:
         """As `_loaded`, and after the purses that the server does not know yet were opened."""
         answer = await self._loaded(answer, name, subject, details)
         for _ in range(OPENINGS_MAX):
@@ -324,7 +326,7 @@ class ValkeyGuard:
                 for purse, (charged, spent) in zip(subject.purses, booked, strict=True)
             ),
         )
-        await self._ask(_OPEN, fresh, _pack(("", [spent for _, spent in booked])))
+        await self._ask(_OPEN, fresh, ("", [spent for _, spent in booked]))
 
     # --- without the server
 
@@ -385,8 +387,8 @@ class _Settlement:
         self._charge = charge
         self._day = day
 
-    def details(self, *, again: int) -> bytes:
-        return _pack((self.request_id, self._charge, self._day, again))
+    def details(self, *, again: int) -> tuple[Any, ...]:
+        return self.request_id, self._charge, self._day, again
 
 
 class _Call(Waiter):
@@ -394,7 +396,8 @@ class _Call(Waiter):
 
     def __init__(self, guard: ValkeyGuard) -> None:
         self._guard = guard
-        self.words: list[bytes] = []  # as they go over the wire, three of each operation
+        self.subjects: dict[bytes, int] = {}  # as they were packed, with their places from 1 on
+        self.operations: list[tuple[str, int, tuple[Any, ...]]] = []  # the name, the subject's place, and details
         self.whose: list[asyncio.Future[Any] | _Settlement] = []  # the operations' answers
         self.asked = 0  # how many of them are waited for
         self.since_s = 0.0  # when the first was asked for
@@ -402,10 +405,10 @@ class _Call(Waiter):
 
     def command(self, now_us: Callable[[], int] | None) -> bytes:
         """As it goes over the wire."""
-        words = self.words
-        if now_us is not None:
-            words.append(_word(b"%d" % now_us()))
-        return b"*%d\r\n%b%b" % (3 + len(words), _EVALSHA, b"".join(words))
+        asked = _word(_pack(([msgspec.Raw(subject) for subject in self.subjects], self.operations)))
+        if now_us is None:
+            return b"*4\r\n%b%b" % (_EVALSHA, asked)
+        return b"*5\r\n%b%b%b" % (_EVALSHA, asked, _word(b"%d" % now_us()))
 
     def answered(self, answer: object) -> None:
         whose = self.whose
@@ -446,5 +449,5 @@ def _packed(subject: Subject) -> bytes:
         amounts = (caps.daily_nanousd, caps.monthly_nanousd, caps.total_nanousd)
         limits = [-1 if amount is None else amount for amount in amounts]
         purses.append((purse.id, purse.granted_nanousd, purse.charged_nanousd, *limits))
-    subject.packed = _word(_pack((meters, purses)))
+    subject.packed = _pack((meters, purses))
     return subject.packed
