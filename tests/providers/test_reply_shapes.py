@@ -243,6 +243,23 @@ def test_a_reply_with_reasoning_teaches_nothing() -> None:
     assert recognised(body, learned(body)) is None
 
 
+@pytest.mark.parametrize(
+    "vendor",
+    [
+        b'"web_search":[{"title":"What was asked"}]',
+        b'"web_search":["What was asked"]',
+        b'"object":"x","note":"What was asked"',
+        b'"quote":"What was \\"asked\\""',
+    ],
+)
+def test_a_reply_with_texts_that_are_no_names_teaches_nothing(vendor: bytes) -> None:
+    """A shape outlives its request, and what was answered may not."""
+    body = DEEPSEEK.rstrip()[:-1] + b"," + vendor + b"}"
+    assert read(body, ReplyShapes()) is not None
+    assert recognised(body, learned(body)) is None
+    assert learned(body)._shapes == []
+
+
 def test_a_long_reply_teaches_nothing() -> None:
     body = DEEPSEEK.replace(b"Hello", b"Hello" * LEARNED_BYTES_MAX)
     assert recognised(body, learned(body)) is None

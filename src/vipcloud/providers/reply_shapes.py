@@ -24,6 +24,19 @@ WORTH_HITS: Final = 64  # replies that have to be recognised to make up for what
 LEARNED_BYTES_MAX: Final = 32768
 DIGITS_MAX: Final = 15
 IDS: Final = frozenset((b'"id"', b'"request_id"'))
+# Whose texts a shape keeps: they are the upstream's. Any other may be of an answer, and no answer outlives its request.
+KEPT: Final = frozenset(
+    (
+        b'"object"',
+        b'"model"',
+        b'"role"',
+        b'"finish_reason"',
+        b'"system_fingerprint"',
+        b'"service_tier"',
+        b'"name"',
+        b'"status_msg"',
+    )
+)
 # What a value is to us. Those below `_NUMBER` are the counts, in the order of `usage.told`.
 _NUMBER: Final = 4  # that says nothing to us
 _ID: Final = 5
@@ -179,7 +192,7 @@ def _text(string: bytes) -> str:
 
 
 def _shape(body: bytes, said: Any) -> ReplyShape | None:
-    """None if it is not clear where the text stands."""
+    """None if it is not clear where the text stands, or if there are others that are not to be kept."""
     counts = [_Hole(_FIXED, 0, number) for number in usage.told(said.usage)]
     literals: list[bytes] = []
     holes: list[_Hole] = []
@@ -192,6 +205,8 @@ def _shape(body: bytes, said: Any) -> ReplyShape | None:
         at, end = token.span()
         kind = _kind(body, at, end, key, said)
         if kind == _FIXED:
+            if string is not None and len(string) > 2 and key not in KEPT | IDS:
+                return None
             continue
         if string is not None:
             at, end = at + 1, end - 1  # its quotes stay as they are
