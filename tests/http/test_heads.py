@@ -94,6 +94,26 @@ async def test_repeated_heads_are_served_as_parsed_ones(serve: Serve, spelled: s
         assert headers == {b"host": b"a", b"content-length": b"%d" % len(body), b"x": line[3:].encode()}
 
 
+@pytest.mark.parametrize("line", ["Accept: b", "Expect: 100-continue"])
+async def test_a_head_that_is_looked_at_closely_is_not_taken_for_the_one_behind_it(serve: Serve, line: str) -> None:
+    seen: list[tuple[str, bytes, bytes]] = []
+
+    async def handler(exchange: Exchange) -> None:
+        seen.append((exchange.path, exchange.headers.get(b"authorization", b""), await exchange.body()))
+        exchange.respond(200, b"", b"ok")
+
+    first = post(b"one", "Accept: a", line, "Authorization: 1", path="/first")
+    second = post(b"two", "Authorization: 2", path="/second")
+    served = await serve(handler)
+    async with served.dial() as wire:
+        for pair in (first + second, first + second, first, second, first):
+            wire.send(pair)
+            for _ in range(pair.count(b"POST")):
+                assert (await wire.answer()).status == 200
+    one, two = ("/first", b"1", b"one"), ("/second", b"2", b"two")
+    assert seen == [one, two, one, two, one, two, one]
+
+
 async def test_a_refused_head_is_refused_each_time(serve: Serve) -> None:
     async def handler(exchange: Exchange) -> None:
         exchange.respond(200, b"")

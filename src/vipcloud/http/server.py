@@ -612,6 +612,7 @@ class Connection:
             or not _RARE.isdisjoint(headers)
             or parser.get_http_version() != "1.1"
         ):
+            self._first_read = b""  # its head is this one, and no later one's
             fault = self._fault or self._guard(exchange, headers)
             if fault is not None:
                 exchange.late = True
