@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from desk import DOLLAR, Desk, dollars, key, meter, running, valkey_desk
+from desk import DOLLAR, LEASE_S, Desk, dollars, key, meter, running, valkey_desk
 
 import valkey_server
 from valkey_server import Server
@@ -144,6 +144,32 @@ async def test_a_failure_is_of_those_who_meet_it_alone(desk: Desk, other: Client
         await desk.settle(permit, NANO // 2)
     assert not desk.guard._untold
     assert await other.call("HMGET", "vc:m:a", "charged", "held") == [b"500000000", b"0"]
+    if broken != "vc:m:b":
+        assert await other.call("HMGET", "vc:m:b", "charged", "held") == [b"0", b"0"]
+
+
+async def test_credit_is_counted_as_held_only_with_what_it_lapses_by(desk: Desk, other: Client) -> None:
+    await desk.settle(await desk.admit(dollars(1), ask=DOLLAR))
+    await other.call("SET", "vc:h:a", "nonsense")
+    with pytest.raises(Unavailable):
+        await desk.admit(dollars(1), ask=DOLLAR)
+    await other.call("DEL", "vc:h:a")
+    await desk.settle(await desk.admit(dollars(1), ask=DOLLAR))
+    desk.clock.advance(2 * LEASE_S)
+    assert (await desk.admit(dollars(1), ask=DOLLAR)).held_nanousd == NANO, "what was left behind lapses for nothing"
+    assert await other.call("HMGET", "vc:m:a", "charged", "held") == [b"0", b"1000000000"]
+
+
+async def test_an_end_that_could_not_be_written_is_charged_when_it_can(desk: Desk, other: Client) -> None:
+    permit = await desk.admit(dollars(2), ask=DOLLAR)
+    await other.call("DEL", "vc:x:a")
+    await other.call("SET", "vc:x:a", "nonsense")
+    await desk.settle(permit, NANO)
+    assert await other.call("HMGET", "vc:m:a", "charged", "held") == [b"0", b"1000000000"]
+    await other.call("DEL", "vc:x:a")
+    desk.guard._client.changed.set()
+    await _until_told(desk)
+    assert await other.call("HMGET", "vc:m:a", "charged", "held") == [b"1000000000", b"0"]
 
 
 async def test_what_was_sent_together_and_not_answered_gives_everything_back(

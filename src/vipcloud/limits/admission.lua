@@ -166,6 +166,8 @@ local function write_spent(state)
   end
 end
 
+-- In this order: where one of them fails, what was written before it lapses and changes nothing. Credit that is counted as
+-- held, and does not lapse, would be lost to its owner.
 local function write_purse(state)
   local id, set, gone, lapses = state.id, {}, {}, {}
   for name, amount in pairs(state.holds) do
@@ -180,18 +182,20 @@ local function write_purse(state)
     lapses[#lapses + 1] = whole(time)
     lapses[#lapses + 1] = name
   end
-  if state.held_more ~= 0 then
-    call('HINCRBY', 'vc:m:' .. id, 'held', whole(state.held_more))
+  if #gone > 0 then
+    call('ZREM', 'vc:x:' .. id, unpack(gone))
+  end
+  if #lapses > 0 then
+    call('ZADD', 'vc:x:' .. id, unpack(lapses))
   end
   if #gone > 0 then
     call('HDEL', 'vc:h:' .. id, unpack(gone))
-    call('ZREM', 'vc:x:' .. id, unpack(gone))
   end
   if #set > 0 then
     call('HSET', 'vc:h:' .. id, unpack(set))
   end
-  if #lapses > 0 then
-    call('ZADD', 'vc:x:' .. id, unpack(lapses))
+  if state.held_more ~= 0 then
+    call('HINCRBY', 'vc:m:' .. id, 'held', whole(state.held_more))
   end
   if state.charged_more > 0 then
     call('HINCRBY', 'vc:m:' .. id, 'charged', whole(state.charged_more))
