@@ -152,6 +152,33 @@ async def test_a_call_that_finds_no_place_in_time_or_too_long_a_queue_fails(conn
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.parametrize("given_back", [True, False], ids=["given back", "cut"])
+@pytest.mark.parametrize("error", [ConnectFailed, asyncio.CancelledError])
+async def test_a_call_that_stops_waiting_just_before_a_place_comes_free_fails_as_any_other(
+    connect: Connect, error: type[BaseException], given_back: bool
+) -> None:
+    async with Peer(answers(OK[:-1], OK), answers(OK)).listening() as peer:
+        origin = connect(peer.port, connections_max=1, waiting_max=1)
+        running = await origin.send(REQUEST, soon())
+        if error is ConnectFailed:  # its time is up in the next turn
+            origin.settings = msgspec.structs.replace(origin.settings, connect_timeout_s=0)
+        waiting = asyncio.create_task(origin.send(REQUEST, soon()))
+        await asyncio.sleep(0)
+        assert len(origin._waiting) == 1
+        loop = asyncio.get_running_loop()
+        if error is asyncio.CancelledError:
+            loop.call_soon(waiting.cancel)
+        if given_back:
+            loop.call_soon(running.connection.data_received, b"k")  # the end of its answer
+        else:
+            loop.call_soon(running.abort)
+        with pytest.raises(error):
+            await waiting
+        assert (len(origin._waiting), origin._opening, origin.idle_count) == (0, 0, given_back)
+        origin.settings = ClientSettings()
+        assert await ask(origin) == b"ok"
+
+
 async def test_a_failed_connect_lets_the_next_in_the_queue_try(connect: Connect) -> None:
     origin = connect(1, connections_max=1, connect_timeout_s=2)
     started = asyncio.get_running_loop().time()
@@ -656,7 +683,9 @@ async def test_ten_thousand_cancelled_calls_leave_the_pool_sound_and_no_socket_b
                     await asyncio.sleep(random.choice((0, 0, 0.0005)))
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            cancelled += sum(isinstance(result, asyncio.CancelledError) for result in results)
+            faults = [each for each in results if not isinstance(each, asyncio.CancelledError | None)]
+            assert faults == []
+            cancelled += len(results) - results.count(None)
         for _ in range(20):
             assert await ask(origin) == b"ok"
         assert origin.open_count == origin.idle_count <= 20

@@ -25,6 +25,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
@@ -636,7 +637,8 @@ class Origin:
     def _pass_on(self, waiter: "asyncio.Future[Connection | None]") -> None:
         """What `waiter` was given, and can no longer use, goes to the next."""
         if waiter.cancelled():
-            self._waiting.remove(waiter)
+            with suppress(ValueError):  # whoever had a place to give in between has taken it out
+                self._waiting.remove(waiter)
             return
         if waiter.exception() is not None:
             return
