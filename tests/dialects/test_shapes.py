@@ -2,9 +2,12 @@
 
 import contextlib
 import gc
+import importlib.util
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -16,7 +19,8 @@ from vipcloud.dialects import openai, requests, shapes
 from vipcloud.dialects.shapes import KEYS_MAX, KNOWN, MESSAGES_MAX, SHAPES_MAX, TRY, Asked, Shapes
 from vipcloud.errors import BadRequest
 
-TAIL = b',"temperature":0.7,"stream":true,"stream_options":{"include_usage":true},"user":"u"}'
+ROOT = Path(__file__).parents[2]
+TAIL = b',"temperature":0.7,"stream":true,"stream_options":{"include_usage":true},"store":false}'
 ROLES = ("system", "user")
 
 
@@ -182,6 +186,94 @@ def test_a_text_in_another_place_teaches_nothing_wrong(tricky: bytes, taught: by
 def test_what_is_large_or_says_more_of_the_prompt_is_not_learned(body: bytes) -> None:
     known = learned(body)
     assert known.read("k", body).shape is None
+
+
+# Where a caller's own words may stand, besides the texts of the messages.
+OWN_WORDS = [
+    HELLO.replace(b'"Hello"', b'"Hello","thinking":"Zyzzyva"'),
+    HELLO.replace(b'"Hello"', b'"Hello","Zyzzyva":null'),
+    HELLO.replace(b'"Hello"', b'"Hello","vendor":{"deep":[{"er":"Zyzzyva"}]}'),
+    HELLO.replace(b'"Hello"', b'"Hello","\\u006eote":"Zyzzyva"'),
+    HELLO.replace(b'"content":"Hello"', b'"\\u0063ontent":"Zyzzyva","content":"Hello"'),
+    HELLO.replace(b'"store":false', b'"\\u006dodel":"Zyzzyva","model":"m"'),
+    HELLO.replace(b'"store":false', b'"system":"Zyzzyva"'),
+    HELLO.replace(b'"store":false', b'"user":"Zyzzyva"'),
+    HELLO.replace(b'"store":false', b'"user":"Zyzzyva","user":null'),
+    HELLO.replace(b'"store":false', b'"\\u0075ser":"Zyzzyva"'),
+    HELLO.replace(b'"store":false', b'"safety_identifier":"Zyzzyva"'),
+    HELLO.replace(b'"store":false', b'"prompt_cache_key":"Zyzzyva"'),
+    HELLO.replace(b'"store":false', b'"prediction":{"type":"content","content":[{"type":"text","text":"Zyzzyva"}]}'),
+    HELLO.replace(b'"store":false', b'"vendor":{"deep":[[{"er":"Zyzzyva"}]]}'),
+    HELLO.replace(b'"store":false', b'"vendor":["Zyzzyva"]'),
+    HELLO.replace(b'"store":false', b'"vendor":{"Zyzzyva":1}'),
+    HELLO.replace(b'"store":false', b'"Zyzzyva":true'),
+    HELLO.replace(b'"store":false', b'"pin":4711'),
+    HELLO.replace(b'"store":false', b'"ill":true'),
+    HELLO.replace(b'"store":false', b'"vendor":null'),
+    HELLO.replace(b'"include_usage"', b'"note":"Zyzzyva","include_usage"'),
+    HELLO.replace(b'"m"', b'"Zyzzyva is a weevil"'),
+    HELLO.replace(b'"m"', b'"%b"' % (b"Zyzzyva" * 20)),
+    HELLO.replace(b'"m"', '"☕ Zyzzyva"'.encode()),
+]
+
+
+@pytest.mark.parametrize("body", OWN_WORDS)
+def test_nothing_is_kept_of_a_request_with_words_of_the_callers_own_around_its_texts(body: bytes) -> None:
+    known = Shapes()
+    assert isinstance(known.read("k", body).request, openai.PlainChat), "or it is not learned from anyway"
+    for _ in range(3):
+        assert known.read("k", body).shape is None
+    assert not any(b"Zyzzyva" in said for said in texts_of(known))
+
+
+def strings_in(schema: Any, path: str = "") -> list[str]:
+    """Where a schema admits strings that are not from a list."""
+    if isinstance(schema, list):
+        return [found for one in schema for found in strings_in(one, path)]
+    if not isinstance(schema, dict):
+        return []
+    here = [path] if schema.get("type") == "string" else []
+    free = schema.get("type") == "object" and schema.get("additionalProperties", True) is not False
+    inside = [found for key, value in schema.items() for found in strings_in(value, f"{path}/{key}")]
+    return here + ([f"{path} (any key)"] if free else []) + inside
+
+
+def test_only_texts_and_a_models_name_are_free_in_what_is_learned_from() -> None:
+    """A field that is added to a request must be none of a `BareChat`, unless its values are from a list."""
+    free = strings_in(msgspec.json.schema(openai.BareChat))
+    kinds = ("BareAssistantMessage", "BareSystemMessage", "BareUserMessage")
+    texts = [f"/$defs/{kind}/properties/content" for kind in kinds]
+    assert sorted(free) == sorted(["/$defs/BareChat/properties/model", *texts])
+
+
+def bench_wire() -> ModuleType:
+    """What the benchmark sends."""
+    spec = importlib.util.spec_from_file_location("bench_wire", ROOT / "bench" / "wire.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("spaced", [False, True])
+def test_what_programs_send_is_learned(stream: bool, spaced: bool) -> None:
+    wire = bench_wire()
+    bodies = [wire.chat_body(stream=stream, question=question) for question in wire.QUESTIONS]
+    if spaced:  # as `json.dumps` writes it
+        bodies = [json.dumps(json.loads(body)).encode() for body in bodies]
+    known = learned(bodies[0])
+    for body in bodies:
+        asked = known.read("k", body)
+        assert asked.shape is not None
+        assert asked.request == requests.parse_chat(body)
+
+
+@pytest.mark.parametrize("more", [b'"stop":null', b'"service_tier":"auto","top_p":1', b'"n":1,"max_tokens":9'])
+def test_options_that_say_nothing_of_a_customer_are_learned(more: bytes) -> None:
+    body = HELLO.replace(b'"store":false', more)
+    assert learned(body).read("k", body).shape is not None
 
 
 @pytest.mark.parametrize("roles", [*itertools.product(["system", "user", "assistant"], repeat=2)])

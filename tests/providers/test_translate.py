@@ -5,6 +5,7 @@ A test sends a caller's JSON through the real decoder and reads what goes upstre
 
 import json
 import re
+import weakref
 from typing import Any
 
 import msgspec
@@ -153,7 +154,7 @@ def test_a_plain_request_goes_upstream_by_the_short_way_as_by_the_long_one(
         min_size=3,
         max_size=8,
     ),
-    st.sampled_from([{}, {"user": "u", "temperature": 0}, {"stream": True, "top_p": 0.123}]),
+    st.sampled_from([{}, {"store": False, "temperature": 0}, {"stream": True, "top_p": 0.123}]),
 )
 def test_a_request_that_was_recognised_goes_upstream_as_any_other(calls: list[Any], fields: dict[str, Any]) -> None:
     known = Shapes()
@@ -362,6 +363,23 @@ def test_two_customers_same_user_are_two_users_upstream() -> None:
     assert len(set(ids)) == len(ids)
     assert user_id("a", user="1") == user_id("a", safety_identifier="1") == ids[0]
     assert user_id("") is None
+
+
+class Name(str):
+    """One that can be looked at weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("field", ["user", "safety_identifier"])
+def test_a_user_is_forgotten_with_the_request(field: str) -> None:
+    request, name = asked(), Name(f"Zyzzyva, {field}")
+    setattr(request, field, name)
+    alive = weakref.ref(name)
+    translate.encode_request(request, CHAT, attempt_id="a", account="b")
+    assert alive() is not None
+    del request, name
+    assert alive() is None
 
 
 # --- stops ---------------------------------------------------------------------------------------------------------

@@ -379,6 +379,40 @@ class PlainChat(ChatRequest, kw_only=True):
     provider: None = None
 
 
+class BareSystemMessage(PlainSystemMessage, forbid_unknown_fields=True):
+    pass
+
+
+class BareUserMessage(PlainUserMessage, forbid_unknown_fields=True):
+    pass
+
+
+class BareAssistantMessage(PlainAssistantMessage, forbid_unknown_fields=True):
+    pass
+
+
+class BareStreamOptions(StreamOptions, forbid_unknown_fields=True):
+    pass
+
+
+class BareChat(PlainChat, kw_only=True, forbid_unknown_fields=True):
+    """A plain request in which the caller's own words are nowhere but in the texts of its messages.
+
+    There are only fields that we know, and their values are numbers, truth values, null or words from a list. Of the
+    others that a plain request may have these are left out: `prediction`, which is of the prompt, `user` and
+    `safety_identifier`, which are of a person, and `prompt_cache_key`, which may be any text. A model's name is none:
+    it has no spaces, and is kept with each request that is served.
+    """
+
+    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,96}$")]
+    messages: Annotated[list[BareSystemMessage | BareUserMessage | BareAssistantMessage], Meta(min_length=1)]  # type: ignore[assignment]
+    stream_options: BareStreamOptions | None = None
+    prediction: None = None
+    user: None = None
+    safety_identifier: None = None
+    prompt_cache_key: None = None
+
+
 # --- the reply -------------------------------------------------------------------------------------------------
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]

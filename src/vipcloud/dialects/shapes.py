@@ -8,7 +8,10 @@ then on a body with the same bytes around, and one JSON string in each place, is
 texts in it. All else is decoded as before, and so are faulty texts: nothing is refused here.
 
 Mostly all texts but the last are those of the request before, too. They are compared, not decoded, while a request that
-says them runs; with the last of these they are gone. So no prompt is kept: no text of a message is in a shape.
+says them runs; with the last of these they are gone. So no prompt is kept: no text of a message is in a shape. Nothing
+else of a caller's own is, either: a shape is learned only from a `BareChat`, which has nothing but options around its
+texts, and from no body with a backslash there: a `content` spelled with escapes would not be seen, and the next one would
+take its place when decoded.
 
 A shape is its key's, and nobody else's. Learning costs as much as four requests save, and is paid for by what it
 saves: by each request that is recognised, and a little by each that is not, so that a caller who never repeats anything
@@ -41,6 +44,7 @@ _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(openai.PlainChat).decode
+_decode_bare: Final = msgspec.json.Decoder(openai.BareChat).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _replace: Final = msgspec.structs.replace
 
@@ -187,7 +191,8 @@ class _Head:
 
 
 def learned(body: bytes) -> Shape | None:
-    """The shape of a plain request's `body`; None where its texts cannot be told from the rest, or that is long."""
+    """The shape of a plain request's `body`; None where its texts cannot be told from the rest, or the rest is long or
+    may hold words of the caller's own."""
     masked = body.replace(b"\\\\", b"__").replace(
         b'\\"', b"__"
     )  # as long, and each quote in it begins or ends a string
@@ -197,16 +202,17 @@ def learned(body: bytes) -> Shape | None:
         around.append(body[start : text.start(1)])
         start = text.end(1)
     around.append(body[start:])
-    if not 1 < len(around) <= MESSAGES_MAX + 1 or sum(map(len, around)) > SHAPE_BYTES_MAX:
+    rest = b"".join(around)
+    if not 1 < len(around) <= MESSAGES_MAX + 1 or len(rest) > SHAPE_BYTES_MAX or b"\\" in rest:
         return None
-    probe = hashlib.blake2b(b"".join(around), digest_size=16).hexdigest()
+    probe = hashlib.blake2b(rest, digest_size=16).hexdigest()
+    filled = probe.encode().join(around)
     try:
-        request = _decode(probe.encode().join(around))
+        _decode_bare(filled)
+        request = _decode(filled)
     except _FAULTS:
         return None
     # As many messages say it as there are places. No place is two messages', and both have the same order.
     if [message.content for message in request.messages] != [probe] * (len(around) - 1):
-        return None
-    if request.prediction is not None:  # it is of the prompt, too
         return None
     return Shape(request, around, _encode(request.messages).split(b'"%b"' % probe.encode()))

@@ -262,14 +262,24 @@ def _taken(stops: list[str], quirks: Quirks) -> list[str]:
 
 def _user_of(request: ChatRequest, account: str) -> str | None:
     """Who the request is for, as an upstream is told; None where nothing says it."""
+    user = request.safety_identifier or request.user
+    if user:
+        return _pseudonym(account, user)
     if not account and request.user is None and request.safety_identifier is None:
         return None
-    return _user_id(account, request.safety_identifier or request.user or "")
+    return _pseudonym_of_account(account)
 
 
 @lru_cache(maxsize=4096)
-def _user_id(account: str, user: str) -> str:
-    """A stable pseudonym in the alphabet and length that every upstream takes: 34 of [A-Za-z0-9_-]."""
+def _pseudonym_of_account(account: str) -> str:
+    return _pseudonym(account, "")
+
+
+def _pseudonym(account: str, user: str) -> str:
+    """A stable one, in the alphabet and length that every upstream takes: 34 of [A-Za-z0-9_-].
+
+    It is made anew for each request: a user is a person, whom nothing remembers beyond that.
+    """
     digest = hashlib.blake2b(
         f"{account}\0{user}".encode("utf-8", "surrogatepass"), digest_size=_USER_ID_BYTES, person=b"vipcloud.user"
     )
