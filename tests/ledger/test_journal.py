@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO, cast
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from vipcloud.clock import ManualClock
 from vipcloud.ledger import journal
 from vipcloud.ledger.journal import Journal, JournalError, Syncer
 from vipcloud.ledger.records import Opened, Record, Settled
+from vipcloud.telemetry import logs
 
 text = st.text(st.characters(codec="utf-8"), max_size=40)
 count = st.integers(0, 2**53)
@@ -140,7 +143,8 @@ def test_a_record_that_must_be_there_now_takes_the_earlier_ones_with_it(tmp_path
     book.close()
 
 
-def test_a_full_file_is_followed_by_another(tmp_path: Path, turns: Turns) -> None:
+@pytest.mark.parametrize(
+    "d_by_another(tmp_path: Path, turns: Turns) -> None:
     book = Journal(tmp_path, turns, ManualClock(1_795_000_000), file_bytes_max=200)
     for number in range(10):
         book.keep(request(number))
@@ -191,12 +195,17 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path, turns: 
 
 @pytest.fixture
 def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Sets how large a file of this process may get: a disk that is full at a byte of our choice (EFBIG)."""
+    """Sets how large a file of this process may get: a disk that is full at a byte of our choice (EFBIG).
+
+    The log may be on it, too: here it is where pytest keeps what a test writes.
+    """
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(cast(TextIO, logs.Unfailing(sys.stderr))))
     old, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (old if size < 0 else size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (old, hard))
     signal.signal(signal.SIGXFSZ, signal_before)
+    structlog.reset_defaults()
 
 
 def test_a_disk_that_fills_up_at_any_byte_stops_admission_and_corrupts_nothing(

@@ -159,33 +159,8 @@ class Bill:
             prompt, cached, completion, reasoning = used.prompt, used.cached, used.completion, used.reasoning
             charge, cost, variance = self._worth(prompt, completion, cached, used.written)
             used.cost, used.upstream_cost = usd_number(charge), usd_number(cost)
-        guard = parts.guard
-        if type(guard) is LocalGuard:
-            guard.settle(permit, charge)  # compiled, a direct call
-        else:
-            guard.settle(permit, charge)
-        if self.claim is not None:
-            self.claim.settle(charge, answered=outcome == rules.COMPLETE)
         duration_ms = int((parts.clock.monotonic_s() - self.opened_s) * 1000)
-        first_token_ms = self.first_token_ms
-        ending = Ending(
-            model_id,
-            provider_id,
-            outcome,
-            account.tier,
-            duration_ms,
-            first_token_ms if self.streamed else None,
-            attempts,
-            prompt,
-            cached,
-            completion,
-            reasoning,
-            estimated,
-            charge,
-            cost,
-            variance,
-        )
-        parts.figures.ended(ending)
+        token_ms = first_token_ms = self.first_token_ms
         if used is not None and first_token_ms is None:
             first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
         record = Settled(
@@ -214,8 +189,33 @@ class Bill:
             finish_reason,
             error_code,
         )
+        parts.journal.keep(record)  # before all that might fail
+        guard = parts.guard
+        if type(guard) is LocalGuard:
+            guard.settle(permit, charge)  # compiled, a direct call
+        else:
+            guard.settle(permit, charge)
+        if self.claim is not None:
+            self.claim.settle(charge, answered=outcome == rules.COMPLETE)
+        ending = Ending(
+            model_id,
+            provider_id,
+            outcome,
+            account.tier,
+            duration_ms,
+            token_ms if self.streamed else None,
+            attempts,
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            estimated,
+            charge,
+            cost,
+            variance,
+        )
+        parts.figures.ended(ending)
         parts.figures.settled(record, account.tier)
-        parts.journal.keep(record)
 
     def lose(self, usage: Usage) -> None:
         """Note what the last way's call cost us, of which nothing was delivered."""

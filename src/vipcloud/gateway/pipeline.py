@@ -127,9 +127,9 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         exchange.finish(error.event() if call.streams else error.body())
     finally:
         if not bill.settled:
+            bill.settle(call.cut_by if exchange.interrupted else "client_gone" if exchange.gone else "fault")
             if bill.way is not None:  # else no upstream is at work: none was asked, or another model is about to be
                 attempt.lose()
-            bill.settle(call.cut_by if exchange.interrupted else "client_gone" if exchange.gone else "fault")
 
 
 async def admitted(

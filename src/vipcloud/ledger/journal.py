@@ -15,7 +15,6 @@ completion text is in any record.
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import re
@@ -280,8 +279,7 @@ class Journal:
             self._write_pending()
         except JournalError as error:  # `failing` says so, and the next append raises
             if not known:
-                with contextlib.suppress(OSError):  # the log may be on the same disk
-                    _log.error("journal_failed", error=str(error), effect="new requests are refused until it is well")
+                _log.error("journal_failed", error=str(error), effect="new requests are refused until it is well")
 
     def _write_pending(self) -> None:
         pending, kept = self._pending, self._kept

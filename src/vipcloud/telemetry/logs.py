@@ -3,9 +3,26 @@
 No prompt, no completion and no key is ever an argument of a log call.
 """
 
+import contextlib
 import sys
+from typing import TextIO, cast
 
 import structlog
+
+
+class Unfailing:
+    """A file of which nobody hears that it cannot be written: a full disk costs lines, and nothing of what they tell."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the second if it is closed
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
 
 
 def configure() -> None:
@@ -20,6 +37,6 @@ def configure() -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
