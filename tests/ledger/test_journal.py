@@ -11,6 +11,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from vipcloud.clock import ManualClock
 from vipcloud.ledger import journal
@@ -144,7 +145,39 @@ def test_a_record_that_must_be_there_now_takes_the_earlier_ones_with_it(tmp_path
 
 
 @pytest.mark.parametrize(
-    "d_by_another(tmp_path: Path, turns: Turns) -> None:
+    "bad",
+    [
+        Opened("bad", "acct_1", "key_1", "deepseek-chat", 2**70, 7.0),
+        Opened("bad", "acct_1", "key_1", "\ud800", 5, 7.0),
+        Opened("bad", "acct_1", "key_1", "x" * 70_000, 5, 7.0),
+        Opened("bad", "acct_1", "key_1", "deepseek-chat", object(), 7.0),  # type: ignore[arg-type]
+    ],
+    ids=["a number above 64 bits", "half a character", "too long", "of no type it knows"],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_record_that_cannot_be_written_is_logged_and_holds_up_no_other(
+    tmp_path: Path, turns: Turns, bad: Opened, place: int
+) -> None:
+    book = Journal(tmp_path, turns, ManualClock())
+    given_records = [request(1), request(2)]
+    given_records.insert(place, bad)
+    with capture_logs() as logged:
+        for record in given_records:
+            book.keep(record)
+        turns.run()
+    assert written(tmp_path) == [request(1), request(2)]
+    (line,) = logged
+    assert (line["event"], line["log_level"], line["exc_info"]) == ("record_not_encoded", "error", True)
+    assert line["record"].startswith("Opened(request_id='bad', account_id='acct_1'")
+    assert len(line["record"]) <= journal.LOGGED_CHARS_MAX
+    assert not book.failing
+    book.append(request(3))
+    turns.run()
+    assert written(tmp_path) == [request(1), request(2), request(3)]
+    book.close()
+
+
+def test_a_full_file_is_followed_by_another(tmp_path: Path, turns: Turns) -> None:
     book = Journal(tmp_path, turns, ManualClock(1_795_000_000), file_bytes_max=200)
     for number in range(10):
         book.keep(request(number))

@@ -33,6 +33,7 @@ from vipcloud.ledger.records import Record
 WORKER = "gateway"
 RECORD_BYTES_MAX: Final = 65_535
 FILE_BYTES_MAX = 64 * 1024 * 1024
+LOGGED_CHARS_MAX: Final = 2000  # of a record that cannot be written
 _HEADER = Layout("<II")
 _NAME = re.compile(r"(?P<worker>[a-z0-9]+)-(?P<number>\d{12})\.journal")
 
@@ -282,15 +283,9 @@ class Journal:
                 _log.error("journal_failed", error=str(error), effect="new requests are refused until it is well")
 
     def _write_pending(self) -> None:
-        pending, kept = self._pending, self._kept
-        if kept:
-            framed = 0
-            try:
-                for record in kept:  # all of a turn at once: code that has just run is quicker
-                    framed += 1
-                    pending.append(frame(record))
-            finally:
-                del kept[:framed]
+        if self._kept:
+            self._frame_kept()
+        pending = self._pending
         if not pending:
             return
         data = pending[0] if len(pending) == 1 else b"".join(pending)
@@ -307,6 +302,20 @@ class Journal:
         self._size += len(data)
         self._failure = None
         pending.clear()
+
+    def _frame_kept(self) -> None:
+        """Frame what was kept. A record that cannot be, by a fault of ours, is logged whole and holds up no other."""
+        pending, kept = self._pending, self._kept
+        while kept:
+            framed = 0
+            try:
+                for record in kept:  # all of a turn at once: code that has just run is quicker
+                    framed += 1
+                    pending.append(frame(record))
+            except (AssertionError, OverflowError, TypeError, ValueError, msgspec.MsgspecError):
+                _log.exception("record_not_encoded", record=repr(kept[framed - 1])[:LOGGED_CHARS_MAX])
+            finally:
+                del kept[:framed]
 
     def _write_rest(self, data: bytes) -> None:
         """A full disk may take part of a write; the next attempt tells why."""
