@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import os
 import resource
 import signal
@@ -416,4 +418,60 @@ async def test_a_disk_that_cannot_keep_what_was_written_stops_admission_until_it
     book.append(request(5))
     turns.run()
     assert written(tmp_path) == [request(number) for number in (1, 2, 4, 5)]
+    book.close()
+
+
+async def test_files_of_which_no_copy_can_be_had_are_put_on_the_disk_later(
+    tmp_path: Path, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the limit of open files: that must stop admission, and not the process."""
+    put: list[int] = []
+
+    class Counting(Spoiling):
+        def fdatasync(self, file: int, /) -> None:
+            put.append(os.fstat(file).st_ino)
+
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    disk = Counting()
+    book = Journal(tmp_path, turns, ManualClock(), file_bytes_max=40, files=disk, synced=True)
+    syncer = Syncer(book, tmp_path, 1.0, disk)
+    for number in (1, 2, 3):  # the last one's file is live, the others are full
+        book.keep(request(number))
+        book.flush()
+    monkeypatch.setattr(os, "dup", none_left)
+    await syncer.sync()
+    assert book.failing
+    with pytest.raises(JournalError, match="cannot be put on the disk: Too many open files"):
+        book.append(request(4))
+    disk.fails = {"open": 1}
+    await syncer.sync()
+    assert book.failing
+    monkeypatch.undo()
+    await syncer.sync()
+    assert not book.failing
+    inodes = {file.path.stat().st_ino for file in journal.files(tmp_path)}
+    assert len(inodes) == 4  # after a failure it goes on in a new one
+    assert sorted(put) == sorted(inodes), "each is put there, once"
+    book.close()
+
+
+async def test_a_disk_that_fails_stops_admission_before_it_is_logged(tmp_path: Path, turns: Turns) -> None:
+    disk = Spoiling()
+    book = Journal(tmp_path, turns, ManualClock(), files=disk, synced=True)
+    book.keep(request(1))
+    book.flush()
+    disk.fails = {"fdatasync": 1}
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    structlog.configure(processors=[full])
+    try:
+        with contextlib.suppress(OSError):
+            await Syncer(book, tmp_path, 1.0, disk).sync()
+    finally:
+        structlog.reset_defaults()
+    assert book.failing
     book.close()

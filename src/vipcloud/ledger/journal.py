@@ -255,18 +255,16 @@ class Journal:
     def take_unsynced(self) -> list[int]:
         """Copies of the files that hold what may not be on the disk yet; whoever takes them closes them.
 
-        After a failure that is a new file: what the kernel could not write it may have given up.
+        After a failure that is a new file: what the kernel could not write it may have given up. Raises OSError if that
+        cannot be opened or there is no room for a copy; then they are still to be taken.
         """
         if self._sync_failure is not None:
-            try:
-                self._rotate()
-            except OSError as error:
-                self._sync_failure = error
-                return []
-        taken, self._unsynced = self._unsynced, []
+            self._rotate()
+        taken = self._unsynced
         if self._size != self._synced_size:
+            taken = [*taken, os.dup(self._file)]
             self._synced_size = self._size
-            taken.append(os.dup(self._file))
+        self._unsynced = []
         return taken
 
     def note_sync(self, failure: OSError | None) -> None:
@@ -367,14 +365,14 @@ class Syncer:
             await self.sync()
 
     async def sync(self) -> None:
-        taken = self._journal.take_unsynced()
-        if not taken:
-            return
         try:
+            taken = self._journal.take_unsynced()
+            if not taken:
+                return
             await asyncio.to_thread(self._put, taken)
         except OSError as error:
-            _log.error("journal_not_on_disk", error=error.strerror)
             self._journal.note_sync(error)
+            _log.error("journal_not_on_disk", error=error.strerror)
         else:
             self._journal.note_sync(None)
 
