@@ -393,21 +393,30 @@ local function rehold()
   return first
 end
 
--- Hold for more, on the day that the request was admitted.
+-- Hold for `amount` in all, on the day that the request was admitted. It may be asked again: an answer may have been lost.
+-- What a purse does not know to be held was lost with the server's data, and is held anew.
 local function extend()
-  local more = details[2]
+  local amount, lease = details[2], details[4]
   today = details[3]
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
     local rest = left(purse, state)
-    if not rest or rest < more or not hold_of(state, request) then
+    if not rest then
+      return 3
+    end
+    if rest < amount - (hold_of(state, request) or 0) then
       return 0
     end
   end
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
     local held = hold_of(state, request)
-    set_hold(state, request, held + more, held)
+    if not held then
+      state.lapses[request] = now + lease
+    end
+    if not held or held < amount then
+      set_hold(state, request, amount, held)
+    end
   end
   return 1
 end

@@ -91,11 +91,18 @@ class Guard(Protocol):
     """`wall_s` is when the request began: its UTC day is what it counts in."""
 
     async def admit(self, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
-        """Raises RateLimited, InsufficientCredit or BudgetExceeded; a refusal consumes nothing."""
+        """Raises RateLimited, InsufficientCredit or BudgetExceeded, and Unavailable where credit cannot be checked.
+
+        A refusal consumes nothing.
+        """
         ...
 
     def extend(self, permit: Permit, tokens: int, refused: Callable[[], None]) -> None:
-        """Hold for `tokens` more of the permit's output; `refused` is called, now or later, if no credit is left."""
+        """Hold for `tokens` more of the permit's output; `refused` is called, now or later, if no credit is left.
+
+        If that cannot be told, nothing is called and the permit stays as it is: ask again. What more is held shows in
+        the permit.
+        """
         ...
 
     async def rehold(self, permit: Permit, ask: Ask) -> None:

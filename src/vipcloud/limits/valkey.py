@@ -6,9 +6,11 @@ connection; a request whose gateway died gives its place and its hold back when 
 have been admitted all the same, and so is settled for nothing.
 
 Without the server limits go on from this process's memory, each at its part (limit ÷ `nodes`), and what costs money is
-refused with 503: how much of the credit the other gateways have held cannot be known here. With data lost on the
-server, a purse begins anew with what the store says: charges of the last second or two and running requests' holds are
-missing from that. One server (with replicas, if you like), not a cluster: an admission touches keys of many names.
+refused with 503: how much of the credit the other gateways have held cannot be known here. What runs goes on: a request
+was admitted with credit for all of its answer, and asks for its next slice until it is heard. With data lost on the
+server, a purse begins anew with what the store says: charges of the last second or two are missing from that, and
+running requests' holds until they ask for their next slice. One server (with replicas, if you like), not a cluster: an
+admission touches keys of many names.
 """
 
 import asyncio
@@ -145,22 +147,23 @@ class ValkeyGuard:
     def extend(self, permit: Permit, tokens: int, refused: Callable[[], None]) -> None:
         assert not permit.settled, "only a running request needs more"
         wanted = min(permit.held_tokens + tokens, permit.output_tokens)
-        more = permit.ask.hold(wanted) - permit.held_nanousd
-        if not more:
+        amount = permit.ask.hold(wanted)
+        if amount == permit.held_nanousd:
             return  # all of it is held for, or it is free
 
         def heard(future: asyncio.Future[Any]) -> None:
-            if future.cancelled() or future.exception() is not None or future.result() != 1:
+            answer = None if future.cancelled() or future.exception() is not None else future.result()
+            if answer == 0:
                 refused()
-            elif not permit.settled:
-                permit.held_tokens, permit.held_nanousd = wanted, NanoUSD(permit.held_nanousd + more)
+            elif answer == 1:
+                if amount > permit.held_nanousd and not permit.settled:
+                    permit.held_tokens, permit.held_nanousd = wanted, amount
+            elif isinstance(answer, hiredis.ReplyError):
+                self._client.changed.set()  # it may have forgotten the script: `_retell` gives it to it
 
-        try:
-            future = self._call(_EXTEND, permit.subject, (permit.request_id, more, permit.day))
-        except Away:
-            refused()
-            return
-        future.add_done_callback(heard)
+        with contextlib.suppress(Away):
+            details = permit.request_id, amount, permit.day, self._lease_us
+            self._call(_EXTEND, permit.subject, details).add_done_callback(heard)
 
     async def rehold(self, permit: Permit, ask: Ask) -> None:
         assert not permit.settled, "only a running request holds anything"
