@@ -66,15 +66,15 @@ def answers(contestant: Contestant, folder: Path, core: int, *, connections: int
 
 
 def chunks(contestant: Contestant, folder: Path, core: int, *, streams: int, repeats: int, pace: Pace) -> Chunks:
-    """`streams` at once, each connection `repeats` of them. Raises BenchError unless every chunk arrives."""
+    """`streams` at once, each connection `repeats` of them. Raises BenchError unless every chunk of text arrives."""
     request = _request_file(contestant, folder)
     before_s = cpu_s(contestant.pid)
     output = _run(_client(contestant, request, streams, str(repeats)), core)
     used_s = quiet_cpu_s(contestant.pid) - before_s
     report = json.loads(output.splitlines()[-1])
     expected = streams * repeats * pace.chunks
-    if report["streams"] != streams * repeats or report["events"] < expected:
-        raise BenchError(f"{contestant.name}: {report['events']} events of {expected} arrived")
+    if report["streams"] != streams * repeats or report["texts"] != expected:
+        raise BenchError(f"{contestant.name}: {report['texts']} texts of {expected} arrived")
     return Chunks(cpu_us=used_s * 1e6 / expected, per_s=expected / report["duration_s"])
 
 

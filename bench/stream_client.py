@@ -7,6 +7,7 @@ standard input is closed.
 
 import asyncio
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,8 @@ import uvloop
 
 EVENT = b"data: {"
 DONE = b"data: [DONE]"
+TEXT = re.compile(rb'"content": ?"[^"]')  # the first chunk's and the last one's is empty
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-CARRY_BYTES = max(len(EVENT), len(DONE), len(LAST_CHUNK)) - 1
 TIMEOUT_S = 120
 
 
@@ -28,8 +29,9 @@ class Stream(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._request = request
         self._repeats = repeats
-        self._carry = b""
-        self.events = 0
+        self._line = b""  # what has come of one that is not whole
+        self._tail = b""
+        self.texts = 0
         self.completed = 0
         self.delivering: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] = loop.create_future()
@@ -49,19 +51,16 @@ class Stream(asyncio.Protocol):
             if not data.startswith(b"HTTP/1.1 200"):
                 self._end(data[:1000].decode(errors="replace"))
                 return
-        # A mark may be cut by the read: it is looked for in the last bytes of the one before, too.
-        window = self._carry + data
-        self.events += window.count(EVENT)
-        if self.events and not self.delivering.done():
+        # A line may be cut by the read: it is looked at when it is whole.
+        lines, _, self._line = (self._line + data).rpartition(b"\n")
+        self.texts += len(TEXT.findall(lines))
+        if not self.delivering.done() and EVENT in lines:
             self.delivering.set_result(None)
-        self._is_done = self._is_done or DONE in window
-        if window.endswith(LAST_CHUNK):
-            self._carry = b""
+        self._is_done = self._is_done or DONE in lines
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        if self._tail == LAST_CHUNK:
+            self._tail = b""
             self._complete()
-        else:
-            self._carry = window[-CARRY_BYTES:]
-            # A whole event is longer than the carried bytes but its mark may lie in them: do not count it twice.
-            self.events -= self._carry.count(EVENT)
 
     def _complete(self) -> None:
         if not self._is_done:
@@ -74,7 +73,7 @@ class Stream(asyncio.Protocol):
             self._end()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(f"the connection was closed after {self.events} events: {error!r}")
+        self._end(f"the connection was closed after {self.texts} texts: {error!r}")
 
     def _end(self, failure: str | None = None) -> None:
         for future in (self.delivering, self.finished):
@@ -99,7 +98,7 @@ async def play(port: int, request: bytes, streams: int, repeats: int) -> None:
         await asyncio.gather(*(stream.finished for stream in opened))
     report = {
         "streams": sum(stream.completed for stream in opened),
-        "events": sum(stream.events for stream in opened),
+        "texts": sum(stream.texts for stream in opened),
         "duration_s": time.monotonic() - began_s,
     }
     print(json.dumps(report))
