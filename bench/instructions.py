@@ -86,8 +86,7 @@ def of_answers(folder: Path, core: int, load_core: int) -> dict[str, float]:
     """Of an unstreamed request."""
 
     def ask(contestant: Contestant, duration_s: float) -> int:
-        run = load.answers(contestant, folder, load_core, connections=CONNECTIONS, duration_s=duration_s)
-        return round(run.per_s * duration_s)
+        return load.answers(contestant, folder, load_core, connections=CONNECTIONS, duration_s=duration_s).requests
 
     with unary_upstream(folder, load_core) as upstream:
         output = folder / "answers.callgrind"

@@ -20,6 +20,7 @@ CLIENT_TIMEOUT_S = 180
 class Answers:
     """What a run of single answers came to. `cpu_us` is the contestant's CPU time for each."""
 
+    requests: int
     cpu_us: float
     per_s: float
     p50_us: int
@@ -58,6 +59,7 @@ def answers(contestant: Contestant, folder: Path, core: int, *, connections: int
     if report["failed"] or not report["requests"]:
         raise BenchError(f"{contestant.name}: {report['failed']} of {report['requests']} requests failed")
     return Answers(
+        requests=report["requests"],
         cpu_us=used_s * 1e6 / report["requests"],
         per_s=report["requests"] * 1e6 / report["duration_us"],
         p50_us=report["p50_us"],
