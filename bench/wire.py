@@ -1,4 +1,4 @@
-"""What travels: requests of 1 KB that an OpenAI SDK sends, and replies of 0.7 KB that a provider gives.
+"""What travels: requests of 1 KB that an OpenAI SDK sends, and replies of 0.6 KB that a provider gives.
 
 As in life, requests of one program differ in their question, and replies in id, time, text and counts.
 """
@@ -46,7 +46,7 @@ QUESTIONS = (
     "We land at 23:40. Can we still get something warm to eat near Alvalade?",
 )
 
-# Replies of DeepSeek's, in its own order of fields: 0.7 KB.
+# Replies of DeepSeek's, in its own order of fields: 0.6 KB.
 ANSWERS = (
     "Look at Alvalade or Parque das Nacoes: both are flat, calm and well served by the metro, and the aquarium is a "
     "short walk from the second. April is mild, 15 to 20 degrees, with some rain.",
