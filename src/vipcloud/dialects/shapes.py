@@ -10,8 +10,8 @@ texts in it. All else is decoded as before, and so are faulty texts: nothing is 
 Mostly all texts but the last are those of the request before, too. They are compared, not decoded, while a request that
 says them runs; with the last of these they are gone. So no prompt is kept: no text of a message is in a shape. Nothing
 else of a caller's own is, either: a shape is learned only from a `BareChat`, which has nothing but options around its
-texts, and from no body with a backslash there: a `content` spelled with escapes would not be seen, and the next one would
-take its place when decoded.
+texts, and from no body with a backslash there: a `content` spelled with escapes would not be seen, and the next one
+would take its place when decoded.
 
 A shape is its key's, and nobody else's. Learning costs as much as four requests save, and is paid for by what it
 saves: by each request that is recognised, and a little by each that is not, so that a caller who never repeats anything
