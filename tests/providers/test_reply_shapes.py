@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vipcloud.dialects.replies import Reply
 from vipcloud.dialects.text_reply import TextReply
 from vipcloud.providers import reply
-from vipcloud.providers.reply_shapes import LEARNED_BYTES_MAX, SHAPES_MAX, WORTH_HITS, ReplyShapes
+from vipcloud.providers.reply_shapes import LEARNED_BYTES_MAX, SHAPES_MAX, VALUES_MAX, WORTH_HITS, ReplyShapes
 
 WIRE = Path(__file__).parent / "wire"
 TOKENS_MAX = 1000
@@ -264,6 +264,16 @@ def test_a_long_reply_teaches_nothing() -> None:
     body = DEEPSEEK.replace(b"Hello", b"Hello" * LEARNED_BYTES_MAX)
     assert recognised(body, learned(body)) is None
     assert recognised(body, learned(DEEPSEEK)) is not None
+
+
+@pytest.mark.parametrize(("numbers", "is_learned"), [(10, True), (VALUES_MAX, False), (5000, False)])
+def test_a_reply_of_many_values_teaches_nothing(numbers: int, is_learned: bool) -> None:
+    """Each of them costs up to two decodings of the whole, on the loop."""
+    scores = b'"scores":[%b],"choices"' % b",".join([b"7"] * numbers)
+    body = DEEPSEEK.replace(b'"choices"', scores, 1)
+    assert len(body) <= LEARNED_BYTES_MAX
+    shapes = learned(body)
+    assert check(body, shapes) == is_learned
 
 
 def test_shapes_of_two_upstreams_are_two() -> None:

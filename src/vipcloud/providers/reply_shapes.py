@@ -22,6 +22,7 @@ from vipcloud.providers.wire import UNDECODED, decode_text_reply
 SHAPES_MAX: Final = 4  # of one upstream: its endings, and what it leaves out at times
 WORTH_HITS: Final = 64  # replies that have to be recognised to make up for what learning costs
 LEARNED_BYTES_MAX: Final = 32768
+VALUES_MAX: Final = 32  # in a reply that is learned from: each may cost two decodings of it, and few have 16
 DIGITS_MAX: Final = 15
 IDS: Final = frozenset((b'"id"', b'"request_id"'))
 # Whose texts a shape keeps: they are the upstream's. Any other may be of an answer, and no answer outlives its request.
@@ -192,16 +193,19 @@ def _text(string: bytes) -> str:
 
 
 def _shape(body: bytes, said: Any) -> ReplyShape | None:
-    """None if it is not clear where the text stands, or if there are others that are not to be kept."""
+    """None if it is not clear where the text stands, if other texts are not to be kept, or if it has many values."""
     counts = [_Hole(_FIXED, 0, number) for number in usage.told(said.usage)]
     literals: list[bytes] = []
     holes: list[_Hole] = []
-    key, begin = b"", 0
+    key, begin, values = b"", 0, 0
     for token in _TOKEN.finditer(body):
         string, colon = token.groups()
         if colon is not None:
             key = string
             continue
+        values += 1
+        if values > VALUES_MAX:
+            return None
         at, end = token.span()
         kind = _kind(body, at, end, key, said)
         if kind == _FIXED:
