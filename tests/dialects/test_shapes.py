@@ -333,9 +333,32 @@ def test_few_shapes_are_kept_of_a_key_and_of_few_keys() -> None:
     known = learned(HELLO)
     for number in range(KEYS_MAX - 1):
         known.read(str(number), HELLO)
-    assert known.read("k", HELLO).shape is not None
     known.read("one more", HELLO)
     assert known.read("k", HELLO).shape is None
+
+
+def test_a_key_in_use_outlives_those_that_are_not() -> None:
+    known = learned(HELLO)
+    for number in range(3 * KEYS_MAX):
+        known.read(str(number), HELLO)
+        if number % (KEYS_MAX // 2) == 0:
+            assert known.read("k", HELLO).shape is not None
+    assert len(known._callers) == KEYS_MAX
+    for number in range(3 * KEYS_MAX, 5 * KEYS_MAX):
+        known.read(str(number), HELLO)
+    assert known.read("k", HELLO).shape is None, "it was not in use for long"
+
+
+def test_room_is_made_where_all_keys_are_in_use() -> None:
+    known = Shapes()
+    for number in range(KEYS_MAX):
+        for _ in range(3):
+            asked = known.read(str(number), HELLO)
+        assert asked.shape is not None
+    known.read("one more", HELLO)
+    assert len(known._callers) == KEYS_MAX
+    assert known.read("one more", HELLO).shape is None
+    assert known.read("one more", HELLO).shape is not None
 
 
 def test_a_refused_request_is_not_remembered() -> None:

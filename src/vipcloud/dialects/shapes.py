@@ -20,6 +20,7 @@ hardly pays.
 
 import hashlib
 import re
+from itertools import islice
 from typing import Final
 from weakref import ref
 
@@ -28,6 +29,7 @@ import msgspec
 from vipcloud.dialects import openai, requests
 
 KEYS_MAX: Final = 4096
+LOOKED_AT_MAX: Final = 64  # keys, to find one that may go
 SHAPES_MAX: Final = 4  # of a key
 MESSAGES_MAX: Final = 8
 BODY_BYTES_MAX: Final = 65536  # to learn from
@@ -83,6 +85,7 @@ class Shapes:
             for shape in caller.shapes:
                 asked = shape.recognise(body)
                 if asked is not None:
+                    caller.met = True
                     if caller.saved < SAVED_MAX:
                         caller.saved += KNOWN
                     return asked
@@ -92,17 +95,31 @@ class Shapes:
                 caller.learn(body)
             else:
                 if len(self._callers) >= KEYS_MAX:
-                    del self._callers[next(iter(self._callers))]
+                    self._make_room()
                 self._callers[key_id] = _Caller()
         return Asked(request)
 
+    def _make_room(self) -> None:
+        """A key goes that was not recognised since it was last looked at here: cheaper than moving keys at each hit."""
+        for key_id in list(islice(self._callers, LOOKED_AT_MAX)):
+            caller = self._callers.pop(key_id)
+            if not caller.met:
+                return
+            caller.met = False
+            self._callers[key_id] = caller
+        del self._callers[next(iter(self._callers))]
+
 
 class _Caller:
-    """A key that has sent a plain request: its shapes, the newest first, and what there is to pay for another."""
+    """A key that has sent a plain request: its shapes, the newest first, and what there is to pay for another.
 
-    __slots__ = ("saved", "shapes")
+    `met`: one of its requests was recognised since room was last made.
+    """
+
+    __slots__ = ("met", "saved", "shapes")
 
     def __init__(self) -> None:
+        self.met = False
         self.shapes: list[Shape] = []
         self.saved = TRY - UNKNOWN  # the second request is learned from
 
