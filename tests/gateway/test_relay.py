@@ -143,6 +143,24 @@ async def test_a_slow_reader_holds_its_upstream_back_and_a_stalled_one_is_cut_of
     assert [row.outcome for row in await house.settled()] == ["client_gone"]
 
 
+async def test_a_slow_reader_does_not_keep_a_stream_beyond_its_total(open_house) -> None:
+    house: House = await open_house(timeouts={"idle_s": 0.5, "total_s": 2})
+    tokens = 120_000  # as above
+    async with house.live(
+        f"[[tokens={tokens}]]", "deepseek-reasoner", read_buffer_bytes=4096, max_tokens=tokens
+    ) as live:
+        (connection,) = await eventually(lambda: house.gateway.server.connections)
+        await eventually(lambda: connection._paused_writing, within_s=10)
+        assert [row.outcome for row in await house.settled()] == ["interrupted"]
+        assert connection in house.gateway.server.connections, "settled although the client is still there"
+        (call,) = await house.upstream.ended()
+        assert (call["outcome"], call["events"] < tokens) == ("cancelled", True)
+        reply = await live.rest()
+    assert reply.stream_error is not None
+    assert reply.stream_error["code"] == "upstream_timeout"
+    assert "total" in reply.stream_error["message"]
+
+
 async def test_a_reader_that_pauses_and_goes_on_gets_it_all(house: House) -> None:
     async with house.sent("[[tokens=4000]]", read_buffer_bytes=4096, stream=True) as wire:
         await house.upstream.called()

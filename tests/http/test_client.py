@@ -304,6 +304,33 @@ async def test_a_body_that_stops_times_out_with_the_phase_that_was_set(connect: 
         assert origin.open_count == 0
 
 
+@pytest.mark.parametrize("phase", ["first_byte", "idle"])
+async def test_a_pause_moves_every_deadline_but_that_of_the_whole(connect: Connect, phase: str) -> None:
+    async with Peer(answers(OK[:-1])).listening() as peer:
+        response = await connect(peer.port).send(REQUEST, soon())
+        connection, began = response.connection, soon(0)
+        response.total_deadline = began + 300
+        response.pause()
+        response.expect(began + 60, phase)
+        for after_s in (60, 200, 299.5):
+            connection.expire(began + after_s)
+            assert response.error is None
+            assert connection.deadline == began + min(after_s + 1, 300)
+        connection.expire(began + 300)
+        assert isinstance(response.error, TimedOut)
+        assert response.error.phase == "total"
+
+
+async def test_a_pause_does_not_move_the_deadline_of_the_whole_where_that_is_awaited(connect: Connect) -> None:
+    async with Peer(answers(OK[:-1])).listening() as peer:
+        response = await connect(peer.port).send(REQUEST, soon())
+        response.pause()
+        response.expect(soon(60), "total")
+        response.connection.expire(soon(60))
+        assert isinstance(response.error, TimedOut)
+        assert response.error.phase == "total"
+
+
 async def test_connecting_times_out(connect: Connect) -> None:
     async with Peer(silent).listening() as peer:
         origin = connect(peer.port, tls=ssl.create_default_context(), connect_timeout_s=0.2)

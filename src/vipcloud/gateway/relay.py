@@ -1,7 +1,8 @@
 """Moves one answer from an upstream to the client; the deciding is in `providers.stream` and `providers.reply`.
 
 A stream is relayed inside the upstream's read callback: one read, one `feed`, one write, no task switch. A client that
-reads slowly pauses the reading of its upstream; its own time limit ends a stall. Only events that carry data move the
+reads slowly pauses the reading of its upstream; its own time limit ends a stall, and the total one a stream that is
+only slow. Only events that carry data move the
 idle time-out, and none before the first token: an upstream's keep-alives do not.
 """
 
@@ -64,6 +65,7 @@ class StreamRelay:
     async def run(self) -> GatewayError | None:
         """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet."""
         response, translator = self._response, self._translator
+        response.total_deadline = self._total_deadline
         self._exchange.throttle(response.pause, response.resume)
         cut: ClientError | None = None
         try:

@@ -96,7 +96,8 @@ class Response:
 
     `raw_headers` is kept of a `unix` origin only: names as they were sent, repeated ones on lines of their own. Of any
     other it is `raw_head`: what is not wanted of an upstream, and that is nearly always all of it, need not be taken
-    apart. `parts` are of the body, as long as there is no sink.
+    apart. `parts` are of the body, as long as there is no sink. Once the loop's time passes `total_deadline` it fails
+    with TimedOut("total"), whatever it is in and whether or not it is paused.
     """
 
     def __init__(self, connection: "Connection", status: int, raw_head: bytes, raw_headers: dict[bytes, bytes]) -> None:
@@ -105,6 +106,7 @@ class Response:
         self.raw_head = raw_head
         self.raw_headers = raw_headers
         self.complete = False
+        self.total_deadline = NEVER
         self.error: Exception | None = None
         self.parts: list[bytes] = []
         self.sink: Callable[[bytes], object] | None = None
@@ -185,7 +187,10 @@ class Response:
             self.waiter.set_result(None)
 
     def expect(self, deadline: float, phase: str) -> None:
-        """From now on the call fails with TimedOut(phase) when the loop's time passes `deadline`."""
+        """From now on the call fails with TimedOut(phase) when the loop's time passes `deadline`.
+
+        A pause puts that off, unless the phase is `total`.
+        """
         connection = self.connection
         if connection.response is self:
             connection.phase, connection.deadline = phase, deadline
@@ -384,10 +389,16 @@ class Connection:
         """See `pause_writing`."""
 
     def expire(self, now: float) -> None:
-        if self.response is None and self._head_waiter is None:
-            self.abort()  # idle for long enough
-        elif self._paused:
-            self.deadline = now + 1  # the reader behind it is slow, not the peer; its own limit ends that
+        response = self.response
+        if response is None:
+            if self._head_waiter is None:
+                self.abort()  # idle for long enough
+            else:
+                self.fail(TimedOut(self.phase))
+        elif now >= response.total_deadline:
+            self.fail(TimedOut("total"))
+        elif self._paused and self.phase != "total":
+            self.deadline = min(now + 1, response.total_deadline)  # the reader behind it is slow, not the peer
         else:
             self.fail(TimedOut(self.phase))
 
