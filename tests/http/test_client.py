@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from vipcloud.http.client import (
+    STALE_S,
     Address,
     Client,
     ClientError,
@@ -252,6 +254,59 @@ async def test_a_new_connection_that_dies_is_not_tried_again(connect: Connect) -
         with pytest.raises(ConnectionBroken):
             await ask(connect(peer.port))
         assert peer.accepted == 1
+
+
+async def test_a_connection_that_broke_while_idle_is_replaced_though_its_end_is_seen_only_now(connect: Connect) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        origin = connect(listener.getsockname()[1])
+
+        async def accept() -> socket.socket:
+            """Take the next connection and answer one request on it."""
+            peer, _ = await loop.sock_accept(listener)
+            peer.settimeout(0)
+            assert await loop.sock_recv(peer, 1000) == REQUEST
+            await loop.sock_sendall(peer, OK)
+            return peer
+
+        first = asyncio.create_task(accept())
+        assert await ask(origin) == b"ok"
+        (await first).close()
+        assert origin.idle_count == 1  # nobody has looked
+        second = asyncio.create_task(accept())
+        assert await ask(origin) == b"ok"
+        (await second).close()
+
+
+@pytest.mark.parametrize("end", ["half_close", "reset"])
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+async def test_nothing_is_sent_twice_that_the_peer_had_time_to_work_on(connect: Connect, end: str, late: bool) -> None:
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def breaks_at_the_second(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        wire.send(OK)
+        await wire.reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await gate.wait()
+        getattr(wire, end)()
+        await wire.reader.read()
+
+    async with Peer(breaks_at_the_second, answers(OK)).listening() as peer:
+        origin = connect(peer.port)
+        await ask(origin)
+        (connection,) = origin._idle
+        call = asyncio.create_task(ask(origin))
+        await asked.wait()
+        connection._asked_s += -2 * STALE_S if late else 60  # not to depend on how busy this machine is
+        gate.set()
+        if late:
+            with pytest.raises(ConnectionBroken):
+                await call
+        else:
+            assert await call == b"ok"
+        assert peer.accepted == (1 if late else 2)
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", OK[:-1]])

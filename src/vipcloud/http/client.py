@@ -9,8 +9,9 @@ unfinished one is given a moment to end and is cut otherwise. Cancelling any cal
 llhttp parses the answers. One that comes whole in one read, and whose head has the shape of those before it, is not
 parsed (`heads`); llhttp is between two messages then, and stays there. What a `unix` origin answers is always parsed.
 
-A request on a reused connection that dies before any byte of an answer is sent once more, on a new connection: the peer
-had closed it while it was idle. In no other case is anything sent twice.
+A request on a reused connection that ends before any byte of an answer, and within `STALE_S`, is sent once more, on a
+new connection: the peer had closed it while it was idle. In no other case is anything sent twice: whoever has kept a
+request for longer may have worked on it, and what that costs is for the caller to note.
 
 The tree of what can go wrong (callers translate it):
 
@@ -38,6 +39,9 @@ from vipcloud.http.heads import Shaper
 from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ClientSettings
 
+# How long after a request it may show that the peer had closed the connection before. Word of that is on its way, or
+# comes back after one round trip: 0.3 s across the world, and as much again for a packet that is lost.
+STALE_S: Final = 1.0
 READ_BYTES_MAX: Final = 32768  # what is taken in at a time: a transport may bring more in one read
 
 T = TypeVar("T")
@@ -242,6 +246,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self.phase = ""
+        self._asked_s = 0.0
         self._head_waiter: asyncio.Future[Response] | None = None
         self._head_bytes = 0  # of a head that is not complete
         self._reads: list[bytes] = []  # since the request, as long as its head is not complete
@@ -264,6 +269,7 @@ class Connection:
         self._reads.clear()
         self.phase = phase
         self.deadline = deadline
+        self._asked_s = self._loop.time()
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._head_waiter = waiter
         self.origin.outbox.send(self._transport, data)
@@ -279,9 +285,9 @@ class Connection:
             answer.abort()
 
     @property
-    def unanswered(self) -> bool:
-        """Not a byte has come back for the request that was just broken off."""
-        return self._head_bytes == 0
+    def was_stale(self) -> bool:
+        """The request that was just broken off came too late, if the connection had been used before: see `STALE_S`."""
+        return self._head_bytes == 0 and self._loop.time() - self._asked_s < STALE_S
 
     def pause(self, response: Response) -> None:
         if response is self.response and not self._paused and not self.closed:
@@ -554,7 +560,8 @@ class Origin:
     async def send(self, data: bytes, deadline: float, phase: str = "first_byte") -> Response:
         """Send `data` (one whole request) and wait for the head of its answer, until `deadline` in the loop's time.
 
-        Raises ClientError.
+        It is sent a second time, on a new connection, if the first one had been used before and ended within `STALE_S`
+        without a byte of an answer; never otherwise, and never a third time. Raises ClientError.
         """
         if self._idle:
             connection, reused = self._idle.popitem()[0], True
@@ -567,7 +574,7 @@ class Origin:
             connection.give_up(waiter)
             raise
         except ConnectionBroken:
-            if not (reused and connection.unanswered):
+            if not (reused and connection.was_stale):
                 raise
         connection, _ = await self._take(fresh=True)
         waiter = connection.ask(data, deadline, phase)
