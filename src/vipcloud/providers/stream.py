@@ -1,9 +1,10 @@
 """An upstream's stream in our terms. Sans I/O: bytes cut anywhere in, bytes for the caller out.
 
-Theory of operation. Every event is decoded, normalised and encoded again; nothing of the upstream's bytes is forwarded.
-Most events hold the next piece of the only choice's text, or of its reasoning, and nothing else. While one of the two
-runs, an event that decodes as more of it takes the short way in `feed`; any other goes through `_take`, which keeps one
-`_Choice` per choice: whether it was opened, its tool calls, its finish reason.
+Theory of operation. Events are decoded, normalised and encoded anew, but for those that `event_shapes` recognises: of
+these the text's bytes go on as they came, and nothing else of the upstream's does. Most events hold the next piece of
+the only choice's text, or of its reasoning, and nothing else. While one of the two runs, an event that decodes as more
+of it takes the short way in `feed`; any other goes through `_take`, which keeps one `_Choice` per choice: whether it
+was opened, its tool calls, its finish reason.
 
 A choice is opened (its role chunk is written) by its first content, not by the upstream's role chunk, so that a stream
 which dies empty can still be tried elsewhere. The chunks that finish it are held back until `final`, because usage
@@ -33,7 +34,7 @@ from vipcloud.http import sse
 from vipcloud.providers import call_ids
 from vipcloud.providers import usage as counts
 from vipcloud.providers.catalog_rows import ORDINARY, Quirks
-from vipcloud.providers.repeats import EventShape
+from vipcloud.providers.event_shapes import EventShape
 from vipcloud.providers.reply import (
     BROKEN,
     CONTEXT_EXCEEDED,
@@ -205,7 +206,7 @@ class StreamTranslator:
         if raw is not None:
             self._pieces.append(shape.text)
             return b'%b"%b"%b' % (self._head, raw, self._text_tail)
-        text = shape.decode(event)
+        text = shape.decode_and_learn(event)
         if text is None:
             return None
         self._pieces.append(text)
@@ -488,7 +489,7 @@ class StreamTranslator:
         elif arguments:
             self._add_arguments(choice, call, arguments, out)
 
-    def _start_call(self, choice: "_Choice", call: "_Call", out: list[bytes]) -> None:
+    def _start_call(self, choice: "_Choice", call: "_ToolCall", out: list[bytes]) -> None:
         """Write the chunk with id and name; indexes count from 0 in the order in which calls start."""
         index = sum(other.index is not None for other in choice.calls)
         call.index = index
@@ -506,7 +507,7 @@ class StreamTranslator:
         if call.waiting:
             self._add_arguments(choice, call, call.waiting, out)
 
-    def _add_arguments(self, choice: "_Choice", call: "_Call", text: str, out: list[bytes]) -> None:
+    def _add_arguments(self, choice: "_Choice", call: "_ToolCall", text: str, out: list[bytes]) -> None:
         assert call.index is not None, "a call starts before its arguments are written"
         call.has_arguments = True
         self.calls.pieces.append(text)
@@ -560,7 +561,7 @@ class StreamTranslator:
             self.failure = UpstreamInterrupted(INTERRUPTED) if self.started else UpstreamFailed(why)
 
 
-class _Call:
+class _ToolCall:
     """A tool call. `index` is ours, None until it has started; `waiting` are arguments that came before the name."""
 
     __slots__ = ("has_arguments", "id", "index", "name", "waiting", "wire_index")
@@ -600,7 +601,7 @@ class _Choice:
         self.has_text = self.has_reasoning = False
         self.word: str | None = None
         self.held = self.blank = ""
-        self.calls: list[_Call] = []
+        self.calls: list[_ToolCall] = []
         self._thinking: Thinking | None = None
         self._details = ""
         self._details_grow: bool | None = None
@@ -637,19 +638,19 @@ class _Choice:
             function_call=None if self.calls else message.function_call,
         )
 
-    def call(self, wire: WireCall) -> _Call:
+    def call(self, wire: WireCall) -> _ToolCall:
         """The call that `wire` begins or goes on with, its id and name noted."""
         name = "" if wire.function is None else wire.function.name or ""
         given = wire.id or ""  # DashScope sends "" on follow-ups (seen 2026-11)
         call = self._known(wire.index, given, name)
         if call is None:
-            call = _Call(wire.index)
+            call = _ToolCall(wire.index)
             self.calls.append(call)
         call.id = call.id or given
         call.name = call.name or name
         return call
 
-    def unused_id(self, call: _Call, reply_id: str, *, repeats: bool) -> str:
+    def unused_id(self, call: _ToolCall, reply_id: str, *, repeats: bool) -> str:
         """The call's own id, or one made from the reply's where it has none, or another call has it. `repeats`: other
         replies will have it."""
         taken = any(other is not call and other.index is not None and other.id == call.id for other in self.calls)
@@ -658,7 +659,7 @@ class _Choice:
             return call_id(reply_id, self.index, call.index)
         return call_ids.unique(reply_id, call.id) if repeats else call.id
 
-    def _known(self, wire_index: int | None, given: str, name: str) -> _Call | None:
+    def _known(self, wire_index: int | None, given: str, name: str) -> _ToolCall | None:
         """The call so far under this index, or the last one for want of an index. A name with another id, or a second
         name without an index, begins a new call."""
         if wire_index is None:

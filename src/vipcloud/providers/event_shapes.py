@@ -24,7 +24,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class EventShape:
-    """What stands around the text of events of one kind; `text` is what `recognise` has found last."""
+    """What stands around the text of events of one kind.
+
+    `text` is what the event that `recognise` has taken last says: to return it beside the bytes would cost a tuple for
+    each event.
+    """
 
     __slots__ = ("_after", "_before", "_bytes_min", "_decode", "_tries", "text")
 
@@ -37,7 +41,7 @@ class EventShape:
         self._tries = 0
 
     def recognise(self, event: bytes) -> bytes | None:
-        """The text of `event` as JSON without its quotes; None where the event has to be decoded."""
+        """The text of `event` as JSON without its quotes, and decoded in `text`; None where it has to be decoded."""
         before, after = self._before, self._after
         if not before or len(event) < self._bytes_min or not (event.startswith(before) and event.endswith(after)):
             return None
@@ -53,8 +57,8 @@ class EventShape:
         self.text = text
         return raw
 
-    def decode(self, event: bytes) -> str | None:
-        """The text of `event` by decoding it, which is learned from; None where it is no such event."""
+    def decode_and_learn(self, event: bytes) -> str | None:
+        """The text of `event` by decoding it, after which its like is recognised; None where it is no such event."""
         try:
             text: str = self._decode(event).choices[0].delta.text
         except UNDECODED:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vipcloud.providers.repeats import TRIES_MAX, EventShape
+from vipcloud.providers.event_shapes import TRIES_MAX, EventShape
 from vipcloud.providers.wire import decode_reasoning_chunk, decode_text_chunk
 
 MODEL = "deepseek-chat"
@@ -23,7 +23,7 @@ def event(text: str, *, escaped: bool = False, key: str = "content", **more: obj
 def learned(*texts: str) -> EventShape:
     shape = EventShape(decode_text_chunk)
     for text in texts:
-        assert shape.decode(event(text)) == text
+        assert shape.decode_and_learn(event(text)) == text
     return shape
 
 
@@ -70,7 +70,7 @@ def test_another_event_is_not_recognised(other: bytes) -> None:
 
 def test_nothing_is_recognised_before_it_was_learned() -> None:
     assert EventShape(decode_text_chunk).recognise(event("Hello")) is None
-    assert EventShape(decode_text_chunk).decode(event("Hello", finish_reason="stop")) is None
+    assert EventShape(decode_text_chunk).decode_and_learn(event("Hello", finish_reason="stop")) is None
 
 
 def test_a_text_that_stands_elsewhere_too_teaches_nothing_wrong() -> None:
@@ -86,12 +86,12 @@ def test_a_new_shape_is_learned_as_long_as_there_are_tries() -> None:
     for number in range(TRIES_MAX + 1):
         changed = event("Hello").replace(b"5f0a", b"%d" % number)
         assert shape.recognise(changed) is None
-        assert shape.decode(changed) == "Hello"
+        assert shape.decode_and_learn(changed) == "Hello"
         assert (shape.recognise(changed) is not None) == (number < TRIES_MAX)
 
 
 def test_reasoning_is_recognised_as_text_is() -> None:
     shape = EventShape(decode_reasoning_chunk)
-    assert shape.decode(event("Hmm", key="reasoning_content")) == "Hmm"
+    assert shape.decode_and_learn(event("Hmm", key="reasoning_content")) == "Hmm"
     assert shape.recognise(event("so", key="reasoning_content")) == b"so"
     assert shape.recognise(event("so")) is None
