@@ -5,8 +5,8 @@ found in a reply that was decoded: a value may vary if, with another in its plac
 one thing that we read, the text or a count, which is then that other value. What stands between must come again byte
 for byte. A text or an id is one whole JSON string, which msgspec judges, a number is of plain digits; so what is read
 here has the parts of the reply that was learned from, and decodes as that one but for those values. All else (another
-finish reason, a count of null, one key more) is decoded. As in `repeats`, nothing is decided of what a reply means:
-docs/decisions/0036.
+finish reason, a count of null, one key more) is decoded. As in `event_shapes`, nothing is decided of what a reply
+means: docs/decisions/0036.
 """
 
 import re
@@ -38,7 +38,8 @@ KEPT: Final = frozenset(
         b'"status_msg"',
     )
 )
-# What a value is to us. Those below `_NUMBER` are the counts, in the order of `usage.told`.
+# What a value is to us, its kind. The first four are the counts: such a kind is the count's place in `usage.told`.
+_COUNTS: Final = 4
 _NUMBER: Final = 4  # that says nothing to us
 _ID: Final = 5
 _TEXT: Final = 6
@@ -55,8 +56,11 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class _Hole:
-    """Where a value stands that varies, and what comes `after` it up to the next. `size` is that of an id; `number` is
-    what was read last, or what all replies say where it does not vary."""
+    """Where a value stands that varies, and what comes `after` it up to the next. `size` is that of an id.
+
+    `number` is what was read last, or what all replies say where it does not vary: to return it beside the place would
+    cost a tuple for each value.
+    """
 
     def __init__(self, kind: int, size: int, number: int) -> None:
         self.kind = kind
@@ -64,8 +68,8 @@ class _Hole:
         self.number = number
         self.after = b""
 
-    def end(self, body: bytes, begin: int) -> int:
-        """Where the value ends that begins there; just there if none does."""
+    def read_forward(self, body: bytes, begin: int) -> int:
+        """Where the value ends that begins there; just there if none does. A number is then in `self.number`."""
         if self.kind == _ID:
             end = begin + self.size
             return end if _text(body[begin - 1 : end + 1]) else begin
@@ -79,8 +83,8 @@ class _Hole:
         self.number = number
         return begin if end - begin > 1 and body[begin] == _ZERO else end
 
-    def begin(self, body: bytes, end: int) -> int:
-        """Where the value begins that ends there; just there if none does."""
+    def read_backward(self, body: bytes, end: int) -> int:
+        """Where the value begins that ends there; just there if none does. A number is then in `self.number`."""
         if self.kind == _ID:
             begin = end - self.size
             return begin if begin > 0 and _text(body[begin - 1 : end + 1]) else end
@@ -129,7 +133,7 @@ class ReplyShape:
         if body[:at] != self._before:
             return 0
         for hole in self._ahead:
-            end, after = hole.end(body, at), hole.after
+            end, after = hole.read_forward(body, at), hole.after
             if end == at:
                 return 0
             at = end + len(after)
@@ -145,7 +149,7 @@ class ReplyShape:
             stop = end - len(after)
             if body[stop:end] != after:
                 return 0
-            end = hole.begin(body, stop)
+            end = hole.read_backward(body, stop)
             if end == stop:
                 return 0
         begin = end - len(self._after)
@@ -215,7 +219,7 @@ def _shape(body: bytes, said: Any) -> ReplyShape | None:
         if string is not None:
             at, end = at + 1, end - 1  # its quotes stay as they are
         hole = _Hole(kind, end - at, 0)
-        if kind < _NUMBER:
+        if kind < _COUNTS:
             counts[kind] = hole
         holes.append(hole)
         literals.append(body[begin:at])
@@ -247,7 +251,7 @@ def _kind(body: bytes, at: int, end: int, key: bytes, said: Any) -> int:
 
 
 def _varied(body: bytes, at: int, end: int, other: bytes, said: Any) -> int:
-    """What changes of `said` where `other` stands between `at` and `end`; `_NUMBER` if nothing does."""
+    """The kind by what changes of `said` where `other` stands between `at` and `end`; `_NUMBER` if nothing does."""
     try:
         found = decode_text_reply(body[:at] + other + body[end:])
     except UNDECODED:
@@ -257,7 +261,7 @@ def _varied(body: bytes, at: int, end: int, other: bytes, said: Any) -> int:
     if found.choices != said.choices:
         return _FIXED
     counts, before = usage.told(found.usage), usage.told(said.usage)
-    moved = [place for place in range(_NUMBER) if counts[place] != before[place]]
+    moved = [place for place in range(_COUNTS) if counts[place] != before[place]]
     if text != message.content:
         return _TEXT if not moved else _FIXED
     if not moved:
