@@ -16,7 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vipcloud.dialects import openai, requests, shapes
-from vipcloud.dialects.shapes import KEYS_MAX, KNOWN, MESSAGES_MAX, SHAPES_MAX, TRY, Asked, Shapes
+from vipcloud.dialects.shapes import (
+    EARNED_IF_RECOGNISED,
+    KEYS_MAX,
+    LEARNING_COST,
+    MESSAGES_MAX,
+    SHAPES_MAX,
+    Asked,
+    Shapes,
+)
 from vipcloud.errors import BadRequest
 
 ROOT = Path(__file__).parents[2]
@@ -309,13 +317,13 @@ def test_what_is_done_to_one_request_does_not_show_in_the_next() -> None:
 def test_learning_is_paid_for_by_what_is_recognised_and_a_little_by_what_is_not() -> None:
     other = HELLO.replace(b'"m"', b'"n"')
     known = learned(HELLO)
-    for _ in range(TRY - 1):
+    for _ in range(LEARNING_COST - 1):
         assert known.read("k", other).shape is None
     assert known.read("k", other).shape is None  # now it is learned
     assert known.read("k", other).shape is not None
 
     known = learned(HELLO)
-    for _ in range(TRY // KNOWN):
+    for _ in range(LEARNING_COST // EARNED_IF_RECOGNISED):
         assert known.read("k", HELLO).shape is not None
     assert known.read("k", other).shape is None
     assert known.read("k", other).shape is not None
@@ -326,7 +334,7 @@ def test_few_shapes_are_kept_of_a_key_and_of_few_keys() -> None:
     known = learned(HELLO)
     for number in range(SHAPES_MAX):
         assert known.read("k", HELLO).shape is not None
-        for _ in range(TRY):
+        for _ in range(LEARNING_COST):
             known.read("k", HELLO.replace(b'"m"', b'"%d"' % number))
     assert known.read("k", HELLO).shape is None
 
@@ -388,8 +396,8 @@ def texts_of(owner: object) -> list[bytes]:
         seen.add(id(one))
         if isinstance(one, str | bytes):
             found.append(one if isinstance(one, bytes) else one.encode())
-        elif isinstance(one, shapes.Shape):
-            pending.append(one._head())
+        elif isinstance(one, shapes.RequestShape):
+            pending.append(one._shared())
         if type(one).__module__.startswith("vipcloud") or isinstance(one, list | dict | tuple | set):
             pending += gc.get_referents(one)
     return found

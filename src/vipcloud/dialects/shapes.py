@@ -35,10 +35,11 @@ MESSAGES_MAX: Final = 8
 BODY_BYTES_MAX: Final = 65536  # to learn from
 SHAPE_BYTES_MAX: Final = 1024
 
-TRY: Final = 64  # what learning costs
-KNOWN: Final = 16  # what a request brings in that is recognised
-UNKNOWN: Final = 1
-SAVED_MAX: Final = 128
+# A key's balance, in sixteenths of what one recognised request saves.
+LEARNING_COST: Final = 64
+EARNED_IF_RECOGNISED: Final = 16
+EARNED_IF_NOT: Final = 1
+BALANCE_MAX: Final = 128
 
 _CONTENT: Final = re.compile(rb'"content"\s*:\s*"([^"]*)"')
 
@@ -63,7 +64,7 @@ class Asked:
         self,
         request: openai.ChatRequest,
         messages: bytes | None = None,
-        shape: "Shape | None" = None,
+        shape: "RequestShape | None" = None,
         held: object = None,
     ) -> None:
         self.request = request
@@ -86,8 +87,8 @@ class Shapes:
                 asked = shape.recognise(body)
                 if asked is not None:
                     caller.met = True
-                    if caller.saved < SAVED_MAX:
-                        caller.saved += KNOWN
+                    if caller.balance < BALANCE_MAX:
+                        caller.balance += EARNED_IF_RECOGNISED
                     return asked
         request = requests.parse_chat(body)
         if type(request) is openai.PlainChat:
@@ -116,31 +117,31 @@ class _Caller:
     `met`: one of its requests was recognised since room was last made.
     """
 
-    __slots__ = ("met", "saved", "shapes")
+    __slots__ = ("balance", "met", "shapes")
 
     def __init__(self) -> None:
         self.met = False
-        self.shapes: list[Shape] = []
-        self.saved = TRY - UNKNOWN  # the second request is learned from
+        self.shapes: list[RequestShape] = []
+        self.balance = LEARNING_COST - EARNED_IF_NOT  # the second request is learned from
 
     def learn(self, body: bytes) -> None:
         """Of a plain request that no shape has recognised."""
-        if self.saved < SAVED_MAX:
-            self.saved += UNKNOWN
-        if self.saved >= TRY and len(body) <= BODY_BYTES_MAX:
-            self.saved -= TRY
+        if self.balance < BALANCE_MAX:
+            self.balance += EARNED_IF_NOT
+        if self.balance >= LEARNING_COST and len(body) <= BODY_BYTES_MAX:
+            self.balance -= LEARNING_COST
             shape = learned(body)
             if shape is not None:
                 self.shapes = [shape, *self.shapes[: SHAPES_MAX - 1]]
 
 
-class Shape:
+class RequestShape:
     """What stands around the texts of a plain request, in its body and in its messages as they are sent on.
 
     `sent` is for whoever sends such requests on to remember something in.
     """
 
-    __slots__ = ("_after", "_before", "_former", "_head", "_last", "_request", "_sent_after", "_sent_before", "sent")
+    __slots__ = ("_after", "_before", "_former", "_last", "_request", "_sent_after", "_sent_before", "_shared", "sent")
 
     def __init__(self, request: openai.PlainChat, around: list[bytes], sent_around: list[bytes]) -> None:
         """`around` ends and begins with the texts' quotes, `sent_around` leaves them out."""
@@ -154,30 +155,30 @@ class Shape:
         self._last = kinds[-1]
         self._after = around[-1]
         self._sent_after = sent_around[-1]
-        self._head: ref[set[_Head]] = ref(set())
+        self._shared: ref[set[_SharedBeginning]] = ref(set())
 
     def recognise(self, body: bytes) -> Asked | None:
         """The request in `body`; None where it has to be decoded."""
         after = self._after
         if not (body.startswith(self._before) and body.endswith(after)):
             return None
-        held = self._head()
-        head = next(iter(held)) if held is not None else None
-        if head is None or not body.startswith(head.before):
-            head = self._read_head(body)
-            if head is None:
+        held = self._shared()
+        beginning = next(iter(held)) if held is not None else None
+        if beginning is None or not body.startswith(beginning.before):
+            beginning = self._read_beginning(body)
+            if beginning is None:
                 return None
-            held = {head}
-            self._head = ref(held)
-        text = body[len(head.before) - 1 : len(body) - len(after) + 1]  # no string where the two overlap
+            held = {beginning}
+            self._shared = ref(held)
+        text = body[len(beginning.before) - 1 : len(body) - len(after) + 1]  # no string where the two overlap
         try:
             last = self._last(_decode_text(text))
         except _FAULTS:
             return None
-        request = _replace(self._request, messages=[*head.messages, last])
-        return Asked(request, b"%b%b%b" % (head.sent, text, self._sent_after), self, held)
+        request = _replace(self._request, messages=[*beginning.messages, last])
+        return Asked(request, b"%b%b%b" % (beginning.sent, text, self._sent_after), self, held)
 
-    def _read_head(self, body: bytes) -> "_Head | None":
+    def _read_beginning(self, body: bytes) -> "_SharedBeginning | None":
         """All up to the last text; None where it has to be decoded."""
         messages: list[openai.PlainMessage] = []
         sent = [self._sent_before]
@@ -193,10 +194,10 @@ class Shape:
                 return None
             sent += (text, sent_behind)
             start = end + len(behind) - 1
-        return _Head(body[: start + 1], messages, b"".join(sent))
+        return _SharedBeginning(body[: start + 1], messages, b"".join(sent))
 
 
-class _Head:
+class _SharedBeginning:
     """A body up to its last text: the messages before that, and as they are sent on."""
 
     __slots__ = ("before", "messages", "sent")
@@ -207,7 +208,7 @@ class _Head:
         self.sent = sent
 
 
-def learned(body: bytes) -> Shape | None:
+def learned(body: bytes) -> RequestShape | None:
     """The shape of a plain request's `body`; None where its texts cannot be told from the rest, or the rest is long or
     may hold words of the caller's own."""
     masked = body.replace(b"\\\\", b"__").replace(
@@ -232,4 +233,4 @@ def learned(body: bytes) -> Shape | None:
     # As many messages say it as there are places. No place is two messages', and both have the same order.
     if [message.content for message in request.messages] != [probe] * (len(around) - 1):
         return None
-    return Shape(request, around, _encode(request.messages).split(b'"%b"' % probe.encode()))
+    return RequestShape(request, around, _encode(request.messages).split(b'"%b"' % probe.encode()))
