@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from vipcloud.clock import ManualClock
-from vipcloud.ledger import bookkeeper, journal, repeats, store
+from vipcloud.ledger import bookkeeper, journal, store, used_keys
 from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.ledger.journal import Journal, JournalError
 from vipcloud.ledger.records import Opened, Record, Settled
@@ -404,7 +404,7 @@ def test_a_key_is_the_last_requests_that_was_opened_with_it(office: Office, part
         del records[:count]
     book.close()
     with storage.reading(office.engine) as connection:
-        assert repeats.find(connection, ("a", bytes(32)), 0.0) == repeats.Used("req_3", bytes([3] * 32), 0)
+        assert used_keys.find(connection, ("a", bytes(32)), 0.0) == used_keys.Used("req_3", bytes([3] * 32), 0)
     assert office.booked() == ["req_1", "req_2", "req_3"]
 
 

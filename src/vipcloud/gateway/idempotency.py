@@ -28,8 +28,8 @@ from vipcloud.errors import (
     RequestInProgress,
     Unavailable,
 )
-from vipcloud.ledger import repeats
-from vipcloud.ledger.repeats import Name
+from vipcloud.ledger import used_keys
+from vipcloud.ledger.used_keys import Name
 from vipcloud.money import NanoUSD, format_usd
 from vipcloud.settings import IdempotencySettings
 from vipcloud.storage import engine as storage
@@ -123,9 +123,9 @@ class Idempotency:
             if claim.ended_s is None and self._claims.get(claim.name) is claim:
                 del self._claims[claim.name]
 
-    def _find(self, name: Name) -> repeats.Used | None:
+    def _find(self, name: Name) -> used_keys.Used | None:
         with storage.reading(self._engine) as connection:
-            return repeats.find(connection, name, self._clock.wall_s() - self._settings.retention_s)
+            return used_keys.find(connection, name, self._clock.wall_s() - self._settings.retention_s)
 
     def _make_room(self) -> None:
         """Forget the oldest that the store has by now. Raises Unavailable while it has none of them."""

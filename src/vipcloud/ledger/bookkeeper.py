@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from vipcloud.clock import Clock
-from vipcloud.ledger import alike, audit, availability, journal, repeats, rules, slots, store
+from vipcloud.ledger import alike, audit, availability, journal, rules, slots, store, used_keys
 from vipcloud.ledger.alike import Alike
 from vipcloud.ledger.audit import Audit
 from vipcloud.ledger.journal import JournalError, JournalFile
@@ -73,10 +73,10 @@ def settle_orphans(engine: Engine, directory: Path, worker: str, *, gone: bool =
         ]
         if orphans:
             _close(connection, [record.request_id for record in orphans])
-            keys: dict[repeats.Name, Opened | None] = {}
+            keys: dict[used_keys.Name, Opened | None] = {}
             for record in orphans:
-                repeats.follow(open_requests[record.request_id].opened, record, keys)
-            repeats.store(connection, keys)
+                used_keys.follow(open_requests[record.request_id].opened, record, keys)
+            used_keys.store(connection, keys)
             orphans = _without_repeats(connection, orphans)
             store.post_usage(connection, orphans)
             charged = sum(record.charge_nanousd > 0 for record in orphans)
@@ -200,7 +200,7 @@ class Bookkeeper:
         if breaks:
             _log.error("books_wrong", breaks=breaks[:5], count=len(breaks))
         with storage.writing(self._engine) as connection:
-            repeats.forget(connection, now - self._key_retention_s)
+            used_keys.forget(connection, now - self._key_retention_s)
             availability.forget_latency(connection, now)
         return {"checked_at": now, "checked_rows": self._audit.rows, "breaks": tuple(breaks), "overdrawn": below}
 
@@ -335,11 +335,11 @@ def _follow(connection: Connection, file: JournalFile, lots: list[Alike], others
     before = _open_requests(connection, file.worker)
     now = dict(before)
     aborted = []
-    keys: dict[repeats.Name, Opened | None] = {}
+    keys: dict[used_keys.Name, Opened | None] = {}
     for record in others:
         if type(record) is Opened:
             now[record.request_id] = _Open(file.number, record)
-            repeats.follow(record, None, keys)
+            used_keys.follow(record, None, keys)
         elif type(record) is Progress:
             for reached in record.reached:
                 if (open_ := now.get(reached.request_id)) is not None:
@@ -364,15 +364,15 @@ def _follow(connection: Connection, file: JournalFile, lots: list[Alike], others
         connection.execute(insert(_open), rows)
     store.post_aborted(connection, aborted)
     if keys:
-        repeats.store(connection, keys)
+        used_keys.store(connection, keys)
 
 
-def _end(lots: list[Alike], now: dict[str, "_Open"], keys: dict[repeats.Name, Opened | None]) -> None:
+def _end(lots: list[Alike], now: dict[str, "_Open"], keys: dict[used_keys.Name, Opened | None]) -> None:
     """Take out of `now` what ended."""
     for lot in lots:
         for row, name in enumerate(lot.column("request_id")):
             if (open_ := now.pop(name, None)) is not None and open_.opened.key_hash is not None:
-                repeats.follow(open_.opened, lot.settled(row), keys)
+                used_keys.follow(open_.opened, lot.settled(row), keys)
 
 
 def _next_group(file: JournalFile, position: _Position) -> tuple[list[Alike], list[Record]]:
