@@ -89,8 +89,8 @@ class ValkeyGuard:
         self._fallback = LocalGuard(clock, lease_s, chance, share=1 / nodes)
         self._fallen_back: set[str] = set()  # requests that the fallback has admitted
         self._untold: dict[str, _Settlement] = {}  # by request: those that have not been heard of
-        self._gathered = _Call(self)  # what goes next
-        self._last: _Call | None = None  # of those that are under way
+        self._gathered = _Batch(self)  # what goes next
+        self._last: _Batch | None = None  # of those that are under way
         self._asking = 0  # operations whose answer is waited for
         self._soon = self._later = False  # whether a turn of the loop, or a time, is waited for
         self._degraded = False
@@ -211,10 +211,10 @@ class ValkeyGuard:
 
     async def flushed(self) -> None:
         self._send()
-        call = self._last
-        if call is not None:
+        batch = self._last
+        if batch is not None:
             heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            call.listeners.append(heard)
+            batch.listeners.append(heard)
             await heard
 
     # --- the server
@@ -231,10 +231,10 @@ class ValkeyGuard:
             raise Away("too many calls are waiting")
         self._asking += 1
         future: asyncio.Future[Any] = connection.loop.create_future()
-        call = self._gathered
-        call.asked += 1
+        batch = self._gathered
+        batch.asked += 1
         self._gather(connection, name, packed, details, future)
-        if not self._soon and self._gathered is call:
+        if not self._soon and self._gathered is batch:
             self._soon = True
             connection.loop.call_soon(self._turned)
         return future
@@ -247,16 +247,16 @@ class ValkeyGuard:
         details: tuple[Any, ...],
         whose: "asyncio.Future[Any] | _Settlement",
     ) -> None:
-        call = self._gathered
-        if not call.whose:
-            call.since_s = connection.loop.time()
-        call.whose.append(whose)
-        subjects = call.subjects
+        batch = self._gathered
+        if not batch.whose:
+            batch.since_s = connection.loop.time()
+        batch.whose.append(whose)
+        subjects = batch.subjects
         place = subjects.get(packed)
         if place is None:
             place = subjects[packed] = len(subjects) + 1
-        call.operations.append((name, place, details))
-        if len(call.whose) >= TOGETHER_MAX:
+        batch.operations.append((name, place, details))
+        if len(batch.whose) >= TOGETHER_MAX:
             self._send()
 
     def _turned(self) -> None:
@@ -270,26 +270,26 @@ class ValkeyGuard:
         self._send()
 
     def _send(self) -> None:
-        call = self._gathered
-        if not call.whose:
+        batch = self._gathered
+        if not batch.whose:
             return
-        self._gathered = _Call(self)
+        self._gathered = _Batch(self)
         connection = self._client.connection
         try:
             if connection is None:
                 raise Away("there is no connection")
-            connection.call_packed(call.command(self._now_us), call, call.since_s)
+            connection.call_packed(batch.command(self._now_us), batch, batch.since_s)
         except Away as error:
-            call.failed(error)
+            batch.failed(error)
         except OverflowError:
-            call.failed(Away("a number has more than 64 bits"))
+            batch.failed(Away("a number has more than 64 bits"))
         else:
-            self._last = call
+            self._last = batch
 
-    def ended(self, call: "_Call") -> None:
+    def ended(self, batch: "_Batch") -> None:
         """It was answered, or never will be."""
-        self._asking -= call.asked
-        if self._last is call:
+        self._asking -= batch.asked
+        if self._last is batch:
             self._last = None
 
     async def _ask(self, name: str, subject: Subject, details: tuple[Any, ...]) -> Any:
@@ -360,7 +360,7 @@ class ValkeyGuard:
             self._later = True
             connection.loop.call_later(SETTLEMENT_WAITS_S, self._waited)
 
-    def told(self, settlement: "_Settlement", *, heard: bool) -> None:
+    def note_heard(self, settlement: "_Settlement", *, heard: bool) -> None:
         if heard:
             self._untold.pop(settlement.request_id, None)
         else:
@@ -394,7 +394,7 @@ class _Settlement:
         return self.request_id, self._charge, self._day, again
 
 
-class _Call(Waiter):
+class _Batch(Waiter):
     """One call of the script, for operations that are done in their order."""
 
     def __init__(self, guard: ValkeyGuard) -> None:
@@ -423,7 +423,7 @@ class _Call(Waiter):
         for place in range(len(whose)):
             who = whose[place]
             if isinstance(who, _Settlement):
-                self._guard.told(who, heard=answers[place] == 1)
+                self._guard.note_heard(who, heard=answers[place] == 1)
             elif not who.done():  # who asked may have gone
                 who.set_result(answers[place])
         self._end()
@@ -431,7 +431,7 @@ class _Call(Waiter):
     def failed(self, error: Away) -> None:
         for who in self.whose:
             if isinstance(who, _Settlement):
-                self._guard.told(who, heard=False)
+                self._guard.note_heard(who, heard=False)
             elif not who.done():
                 who.set_exception(error)
         self._end()
