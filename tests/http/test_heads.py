@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vipcloud.http.client import Address, Client, ClientError
-from vipcloud.http.heads import Head, Shape, Shaper, cut
+from vipcloud.http.heads import AnswerShape, RequestHead, Shaper, cut
 from vipcloud.http.server import Exchange
 from vipcloud.settings import ClientSettings
 from wire import Peer, Serve, Wire, get, post
@@ -17,10 +17,10 @@ from wire import Peer, Serve, Wire, get, post
 HEAD = b"POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX: y\r\n\r\n"
 
 
-def made(head: bytes) -> Head:
+def made(head: bytes) -> RequestHead:
     parts = cut(head)
     assert parts is not None
-    return Head(*parts, "POST", b"/v1", {b"host": b"a", b"content-length": b"12"})
+    return RequestHead(*parts, "POST", b"/v1", {b"host": b"a", b"content-length": b"12"})
 
 
 @given(st.integers(0, 10**5), st.binary(max_size=50))
@@ -180,7 +180,7 @@ class Parsed:
         return (self.status, list(self.headers), self.body) if whole else None
 
 
-def shape_of(*answers: bytes) -> Shape | None:
+def shape_of(*answers: bytes) -> AnswerShape | None:
     """As a connection learns it: of answers that llhttp found to be whole."""
     shaper = Shaper()
     for answer in answers:

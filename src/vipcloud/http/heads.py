@@ -1,9 +1,10 @@
-"""Heads that have come before, so that they need not be parsed again: of requests (`Head`) and of answers (`Shape`).
+"""Heads that have come before, so that they need not be parsed again.
 
-A client sends the same head with each of its requests, but for the length of the body. An upstream sends the same one
-with each of its answers, but for that length and the values of a few headers: the date, a request's id. What llhttp
-finds in a head depends on its bytes alone where a connection waits for one; so where the bytes are the same but for
-those, comparing them takes the place of a callback for each line (measured by `make bench`).
+`RequestHead` is one of requests, `AnswerShape` what those of an upstream's answers have in common. A client sends the
+same head with each of its requests, but for the length of the body. An upstream sends the same one with each of its
+answers, but for that length and the values of a few headers: the date, a request's id. What llhttp finds in a head
+depends on its bytes alone where a connection waits for one; so where the bytes are the same but for those, comparing
+them takes the place of a callback for each line (measured by `make bench`).
 
 Nothing here judges what llhttp has not judged: all but those values is, byte for byte, what it took for good just so.
 Nor do they say how a message is framed. The Content-Length is of few digits, and all of the body has to be there, and
@@ -28,7 +29,7 @@ _SPACE: Final = 0x20
 _TILDE: Final = 0x7E
 
 
-class Head:
+class RequestHead:
     """What the parser has found in a head: `before` the digits of the Content-Length, and `after` them.
 
     `note` is the application's: what it has found in all requests of this head.
@@ -63,7 +64,7 @@ class Head:
 
 
 def cut(data: bytes) -> tuple[bytes, bytes] | None:
-    """A head, as that a `Head` could be made of it: what is before the digits of its Content-Length, and what after.
+    """A head, as that a `RequestHead` could be made of it: what is before its Content-Length's digits, and what after.
 
     None if there is no whole one, or none of a usual spelling.
     """
@@ -77,7 +78,7 @@ def cut(data: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-class Shape:
+class AnswerShape:
     """What the heads of an origin's answers have in common: `parts`, between each two of which stands a value."""
 
     def __init__(self, parts: list[bytes], length_at: int) -> None:
@@ -109,7 +110,7 @@ class Shaper:
     """
 
     def __init__(self) -> None:
-        self.shape: Shape | None = None
+        self.shape: AnswerShape | None = None
         self._lines: list[bytes] = []
         self._varying: set[int] = set()  # which of the lines have a value of their own in each answer
 
@@ -129,7 +130,7 @@ class Shaper:
         self._lines = lines
         self.shape = self._shape() if head.startswith(b"HTTP/1.1 200") and len(head) <= HEAD_BYTES_MAX else None
 
-    def _shape(self) -> Shape | None:
+    def _shape(self) -> AnswerShape | None:
         parts: list[bytes] = []
         length_at = 0
         part = self._lines[0]
@@ -146,7 +147,7 @@ class Shaper:
             parts.append(b"%b\r\n%b: " % (part, name))
             part = b""
         parts.append(part + _END)
-        return Shape(parts, length_at) if length_at else None
+        return AnswerShape(parts, length_at) if length_at else None
 
 
 def _name(line: bytes) -> bytes:

@@ -48,7 +48,7 @@ from vipcloud.errors import (
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
 from vipcloud.http.headers import STATUS_LINES, header_block
-from vipcloud.http.heads import Head, cut
+from vipcloud.http.heads import RequestHead, cut
 from vipcloud.http.outbox import Outbox
 from vipcloud.settings import ServerSettings
 
@@ -90,7 +90,7 @@ class Exchange:
         headers: dict[bytes, bytes] | None,  # None: those of `head`
         received_s: float,
         keep_alive: bool,
-        head: Head | None = None,
+        head: RequestHead | None = None,
     ) -> None:
         self.connection = connection
         self.method = method
@@ -438,7 +438,7 @@ class Connection:
         self._url: list[bytes] = []  # of the head, and the part of the body, that the parser is at
         self._parts: list[bytes] = []
         self._replaying = False
-        self._head: Head | None = None  # which came twice in a row
+        self._head: RequestHead | None = None  # which came twice in a row
         self._former_head = 0  # the hash of the last one that was parsed
         self._first_read = b""  # one that begins with a head, until the parser has found it
         self._clean = True  # nothing is between the last request and the next, not even a line break
@@ -630,7 +630,7 @@ class Connection:
             return
         former, self._former_head = self._former_head, hash(parts)
         if former == self._former_head:
-            self._head = Head(*parts, exchange.method, exchange.target, exchange.headers)
+            self._head = RequestHead(*parts, exchange.method, exchange.target, exchange.headers)
 
     def _start(self, exchange: Exchange) -> None:
         wake = self._wake
