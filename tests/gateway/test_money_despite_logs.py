@@ -25,14 +25,17 @@ async def test_what_is_charged_is_booked_though_its_watcher_fails(house: House, 
         await eventually(lambda: [event for event in house.logs if "handler" in event["event"]])
         wire.close()
     (row,) = await house.settled()
-    assert (row.outcome, row.charge_nanousd) == ("complete", charge(row.model, row.prompt_tokens, row.completion_tokens))
+    assert (row.outcome, row.charge_nanousd) == (
+        "complete",
+        charge(row.model, row.prompt_tokens, row.completion_tokens),
+    )
     house.logs.clear()  # that it failed was meant
 
 
 async def test_who_leaves_while_journal_and_log_are_full_frees_the_hold(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal refuses the note of what the call cost us, and saying so fails, too; `front_door` looks at the hold."""
+    """The journal refuses the note of what the call cost us, and saying so fails; `front_door` looks at the hold."""
 
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -11,7 +11,7 @@ import structlog
 
 
 class Unfailing:
-    """A file of which nobody hears that it cannot be written: a full disk costs lines, and nothing of what they tell."""
+    """A file of which nobody hears that it cannot be written: a full disk costs lines, not what they tell of."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
