@@ -46,12 +46,12 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.progress import ProgressNotes
 from vipcloud.gateway.upstreams import Upstreams
 from vipcloud.gateway.visitors import Visitors
-from vipcloud.http.client import Address, Client, ConnectFailed, ConnectionBroken, TimedOut
+from vipcloud.http.client import Address, Client, ConnectFailed, ConnectionBroken, Sender, TimedOut
 from vipcloud.http.deadlines import Deadlines
 from vipcloud.http.outbox import Outbox
 from vipcloud.ledger import audit, bookkeeper, journal, rules, store
 from vipcloud.ledger.journal import Journal
-from vipcloud.ledger.records import Opened, Progress, Reached, Settled
+from vipcloud.ledger.records import Aborted, Opened, Progress, Reached, Settled
 from vipcloud.limits.guard import Permit, Subject
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.rules import Ask
@@ -104,6 +104,7 @@ class Answer:
     chunks: list[bytes] = field(default_factory=list)
     breaks_after: int | None = None  # chunks; then the connection is cut
     refuses: bool = False  # to be connected to
+    reports: bool = False  # an error, with status 200
     delays_s: list[float] = field(default_factory=list)
 
 
@@ -155,12 +156,18 @@ class FakeClient:
     def __init__(self) -> None:
         self.answers: Callable[[bytes], Answer] = lambda _: Answer(500, b"{}")
         self.chance = random.Random(0)
+        self.sent = 0  # calls that an upstream has got
+        self.owed = 0  # of those, the ones that it bills whatever becomes of them
 
     def origin(self, address: Address) -> "FakeClient":
         return self
 
-    async def send(self, data: bytes, deadline: float = 0.0, phase: str = "total") -> FakeResponse:
+    async def send(self, data: bytes, deadline: float, phase: str, sender: Sender) -> FakeResponse:
         answer = self.answers(data)
+        if not answer.refuses:
+            sender.sent = True
+            self.sent += 1
+            self.owed += answer.status == 200 and not answer.reports
         await asyncio.sleep(self.chance.choice(DELAYS_S))
         if answer.refuses:
             raise ConnectFailed("refused")
@@ -396,7 +403,7 @@ def make_answer(chance: random.Random) -> Answer:
     if kind == "error inside":
         error_event = b'data: {"error": {"message": "overloaded", "code": "x"}}\n\n'
         begun = [chunk("word ")] * chance.randint(0, 2)
-        return Answer(200, b'{"error": {"message": "overloaded", "code": "x"}}', [*begun, error_event])
+        return Answer(200, b'{"error": {"message": "overloaded", "code": "x"}}', [*begun, error_event], reports=True)
     told = {} if kind == "no usage" else {"usage": counts}
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **told}
     chunks = [chunk("word ") for _ in range(words)]
@@ -439,6 +446,7 @@ class Schedule:
         world.directory.principal = Principal("key_1", self.account, 0)
         world.client.chance = chance
         world.client.answers = lambda _: make_answer(chance)
+        world.client.sent = world.client.owed = 0
         world.guard.admitted.clear()
         self.requests = [self._request() for _ in range(chance.randint(1, 3))]
         self.cut: Cut | None = None
@@ -532,9 +540,17 @@ class Schedule:
         meter = world.guard._meters.get(self.account.id)
         assert meter is None or not meter.leases, "a place is left over"
         assert not world.parts.progress._open, "a stream is still noted"
+        self._check_losses(settled, [record for record in records if type(record) is Aborted])
         for request in self.requests:
             if (record := by_id.get(request.call.completion_id)) is not None:
                 self._check_one(request, record)
+
+    def _check_losses(self, settled: list[Settled], lost: list[Aborted]) -> None:
+        """What an upstream bills is the cost of a usage row or a loss, and neither twice."""
+        assert len({(record.request_id, record.number) for record in lost}) == len(lost), "a call is lost once"
+        known = len(lost) + sum(record.cost_nanousd > 0 for record in settled)
+        client = self.world.client
+        assert client.owed <= known <= client.sent, f"the cost of {known} calls is known, of {client.owed} it is owed"
 
     def _check_one(self, request: Request, record: Settled) -> None:
         exchange = request.exchange

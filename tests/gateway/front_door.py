@@ -21,9 +21,9 @@ from vipcloud.cli import context
 from vipcloud.cli.serve import Gateway, gateway
 from vipcloud.clock import Clock, SystemClock
 from vipcloud.http.server import HTTPServer
-from vipcloud.ledger import bookkeeper
+from vipcloud.ledger import bookkeeper, journal
 from vipcloud.ledger import store as ledger
-from vipcloud.ledger.records import Settled
+from vipcloud.ledger.records import Aborted, Settled
 from vipcloud.limits.guard import Guard
 from vipcloud.limits.local import LocalGuard
 from vipcloud.limits.valkey import ValkeyGuard
@@ -323,6 +323,19 @@ class House:
         self.rows()
         with storage.reading(self.engine) as connection:
             return ledger.balance(connection, self.account_id)
+
+    def lost(self) -> list[Aborted]:
+        """The calls noted as ours to pay, as the live journal has them; the figures know of the same."""
+        parts = self.gateway.parts
+        parts.journal.flush()
+        (live,) = [file for file in journal.files(parts.settings.journal_path) if file.live]
+        records = journal.parse(live.path.read_bytes()).records
+        found = [record for record in records if isinstance(record, Aborted)]
+        assert sum(waste.calls for waste in parts.figures.wasted.values()) == len(found)
+        assert sum(waste.cost_nanousd for waste in parts.figures.wasted.values()) == sum(
+            record.cost_nanousd for record in found
+        )
+        return found
 
     # --- changes an operator makes
 

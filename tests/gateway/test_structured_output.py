@@ -71,6 +71,20 @@ async def test_an_unfit_answer_is_mended_once_and_charged_once(
     assert (row.charge_nanousd, row.attempts, row.outcome) == (10 * 1000 + 7 * 2000, 2, "complete")
 
 
+async def test_a_call_to_mend_that_fails_costs_us_its_own_prompt(upstream: Scripted, open_house: Any) -> None:
+    """The longer of the two: what was wrong stands in it."""
+    house = await open_house(gateway={"attempts_max": 1})
+    upstream.answers = [{}]
+    assert (await asked(house)).status == 502
+    upstream.answers = [said(BAD, usage=(10, 5)), {}]
+    reply = await asked(house)
+    assert reply.status == 502
+    alone, first, second = house.lost()
+    assert (alone.number, first.number, second.number) == (1, 1, 2)
+    assert first.cost_nanousd == 10 * 500 + 5 * 1000
+    assert second.cost_nanousd > alone.cost_nanousd > 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_stays_unfit_is_an_error_and_costs_nothing(
     upstream: Scripted, open_house: Any, stream: bool

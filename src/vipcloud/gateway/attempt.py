@@ -119,7 +119,8 @@ class Attempt:
         if self.delivers(translator):
             self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
         else:
-            self.lose(translator.usage)
+            if self.bill.sent:
+                self.lose(translator.usage)
             self.bill.settle(outcome)
 
     def delivers(self, translator: StreamTranslator) -> bool:
@@ -129,7 +130,7 @@ class Attempt:
     def lose(self, usage: Usage | None = None) -> None:
         """Note what the upstream bills for a call of which nothing was delivered: what it counted, or else the input.
 
-        Its error answers are free; so this is for calls that it took and did not end with one.
+        Its error answers are free; so this is for calls that were sent and that none has ended (`Bill.sent`).
         """
         self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
 

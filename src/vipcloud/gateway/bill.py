@@ -15,6 +15,7 @@ from vipcloud.dialects.tokens import Tokens, tokens_of
 from vipcloud.gateway.idempotency import Claim
 from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Way
+from vipcloud.http.client import Sender
 from vipcloud.ledger import rules
 from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
@@ -31,10 +32,13 @@ Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "
 log = structlog.get_logger(__name__)
 
 
-class Bill:
+class Bill(Sender):
     """One admitted request's account, from its hold to its resolution. Times: wall, and the monotonic clock's.
 
     `price` was in force when the request began, and stays its price whatever the catalogue says later.
+
+    `sent`: an upstream has got a call of which we have yet to say who pays for it. A charge does, and `lose`; an error
+    answer is free.
     """
 
     def __init__(
@@ -158,6 +162,7 @@ class Bill:
         if used is not None:
             prompt, cached, completion, reasoning = used.prompt, used.cached, used.completion, used.reasoning
             charge, cost, variance = self._worth(prompt, completion, cached, used.written)
+            self.sent = False
             used.cost, used.upstream_cost = usd_number(charge), usd_number(cost)
         duration_ms = int((parts.clock.monotonic_s() - self.opened_s) * 1000)
         token_ms = first_token_ms = self.first_token_ms
@@ -219,6 +224,7 @@ class Bill:
 
     def lose(self, usage: Usage) -> None:
         """Note what the last way's call cost us, of which nothing was delivered."""
+        self.sent = False
         way = self.way
         assert way is not None, "what costs us something was called"
         cost = metering.cost(usage, way.candidate.costs.at(self.started_s))

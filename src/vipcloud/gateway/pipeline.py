@@ -128,8 +128,6 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
     finally:
         if not bill.settled:
             bill.settle(call.cut_by if exchange.interrupted else "client_gone" if exchange.gone else "fault")
-            if bill.way is not None:  # else no upstream is at work: none was asked, or another model is about to be
-                attempt.lose()
 
 
 async def admitted(

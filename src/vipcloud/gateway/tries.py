@@ -19,8 +19,9 @@ from vipcloud.errors import (
     UpstreamTimeout,
 )
 from vipcloud.gateway.attempt import Attempt, OpenStream
+from vipcloud.gateway.bill import Bill
 from vipcloud.gateway.relay import BufferingRelay, StreamRelay
-from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, UpstreamKey, Upstreams, Way, broken
+from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Upstreams, Way, broken
 from vipcloud.http.client import ClientError
 from vipcloud.providers import failures, reasoning, reply, translate
 from vipcloud.providers.stream import StreamTranslator
@@ -30,7 +31,10 @@ EVENTS_TYPE: Final = "text/event-stream"
 
 
 async def serve_by(attempt: Attempt, way: Way) -> None:
-    """One try, and what it says about the way. Raises AttemptFailed, or after content the GatewayError to tell."""
+    """One try, what it says about the way, and what it costs us if nobody is charged for it.
+
+    Raises AttemptFailed, or after content the GatewayError to tell.
+    """
     bill, upstreams, account, breaker = attempt.bill, attempt.parts.upstreams, way.account, way.breaker
     epoch = breaker.epoch
     bill.way = way
@@ -58,21 +62,22 @@ async def serve_by(attempt: Attempt, way: Way) -> None:
             upstreams.note_served(way, epoch)
     finally:
         account.running -= 1
+        if bill.sent:
+            attempt.lose()
 
 
 async def serve_unary(attempt: Attempt, way: Way) -> None:
     """One upstream call, answered whole. Raises AttemptFailed."""
     parts, request, bill, candidate = attempt.parts, attempt.request, attempt.bill, way.candidate
-    faults = Faults(parts.upstreams, way, way.account.key)
+    faults = Faults(parts.upstreams, way, bill)
     deadline = attempt.total_deadline
     if attempt.spare:  # it may not keep the caller so long that another could not answer any more
         deadline -= (deadline - asyncio.get_running_loop().time()) / 2
-    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total")
+    response = await parts.upstreams.send(way, faults.key, attempt.encode(way), JSON_TYPE, deadline, "total", bill)
     bytes_max = parts.constants.reply_bytes_max
     try:
         payload = response.read_now(bytes_max) or await response.read(bytes_max)
     except ClientError as cut:
-        attempt.lose()
         raise broken(cut, way) from cut
     finally:
         response.abort()
@@ -118,8 +123,6 @@ async def serve_whole(attempt: Attempt, way: Way, faults: "Faults", payload: byt
             usage_tokens_max=usage_tokens_max(attempt, way),
         )
     except GatewayError as error:
-        if faults.reported is None:
-            attempt.lose()
         raise faults.failed(error) from error
     estimated = attempt.estimated or answer.usage is None
     if answer.usage is None:
@@ -127,7 +130,11 @@ async def serve_whole(attempt: Attempt, way: Way, faults: "Faults", payload: byt
     if attempt.form is not None and attempt.holds_back(way):
         mending = attempt.held_to_form(answer, estimated=estimated)
         if mending is not None:
-            await serve_unary(mending, way)
+            try:
+                await serve_unary(mending, way)
+            finally:
+                if bill.sent:
+                    mending.lose()
             return
     if type(request) is not PlainChat and not reasoning.shown(request):
         replies.hide_reasoning(answer)
@@ -158,7 +165,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     """
     parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
     settings, loop = parts.settings, asyncio.get_running_loop()
-    faults = Faults(parts.upstreams, way, way.account.key)
+    faults = Faults(parts.upstreams, way, bill)
     plain = type(request) is PlainChat
     translator = StreamTranslator(
         ChunkWriter(
@@ -184,7 +191,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
     rescue, asked_s = attempt.rescue, parts.clock.monotonic_s()
     carrying_on = rescue is not None and rescue.begin(translator)
     response = await parts.upstreams.send(
-        way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, continuing=carrying_on
+        way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, bill, continuing=carrying_on
     )
     kind: Callable[..., StreamRelay] = StreamRelay
     if rescue is not None and rescue.buffers:
@@ -231,25 +238,26 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
     else:
-        if rescue is not None and rescue.buffers:
-            attempt.lose(attempt.estimate(translator.delivered))
-        elif faults.reported is None or translator.started:
-            attempt.lose(translator.usage)
+        if bill.sent or translator.started:  # an error after content does not make that free
+            buffered = rescue is not None and rescue.buffers
+            attempt.lose(attempt.estimate(translator.delivered) if buffered else translator.usage)
         raise faults.failed(failure)
 
 
 class Faults:
     """Errors that an upstream reports inside an answer of status 200, with what they say about our account."""
 
-    def __init__(self, upstreams: Upstreams, way: Way, key: UpstreamKey) -> None:
+    def __init__(self, upstreams: Upstreams, way: Way, bill: Bill) -> None:
         self.upstreams = upstreams
         self.way = way
-        self.key = key
+        self.key = way.account.key
+        self.bill = bill
         self.reported: AttemptFailed | None = None
 
     def classify(self, payload: dict[str, Any]) -> failures.Failure:
         failure = self.upstreams.meaning(self.way, payload)
         self.reported = self.upstreams.failed(self.way, self.key, failure)
+        self.bill.sent = False
         return failure
 
     def failed(self, error: GatewayError) -> AttemptFailed:

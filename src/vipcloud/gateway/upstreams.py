@@ -20,7 +20,7 @@ from vipcloud.clock import Clock
 from vipcloud.dialects.openai import ChatRequest, PlainChat, UserMessage
 from vipcloud.errors import GatewayError, NoUpstream, RateLimited, SettingsError, UpstreamFailed, UpstreamTimeout
 from vipcloud.gateway import wishes
-from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, TimedOut, split_url
+from vipcloud.http.client import Client, ClientError, ConnectFailed, Origin, Response, Sender, TimedOut, split_url
 from vipcloud.http.headers import header_block
 from vipcloud.providers import auth, failures, fitness
 from vipcloud.providers.models import Candidate, Catalog, Model, Provider
@@ -419,19 +419,24 @@ class Upstreams:
         accept: str,
         deadline: float,
         phase: str,
+        sender: Sender,
         *,
         continuing: bool = False,
     ) -> Response:
-        """Call the upstream; its answer with status 200, head read. Raises AttemptFailed."""
+        """Call the upstream; its answer with status 200, head read. Raises AttemptFailed.
+
+        `sender` is told that the call has left, and that it has not if an error answer has ended it: those are free.
+        """
         account = way.account
         path = way.candidate.provider.continue_path if continuing else way.candidate.chat_path
         head = key.steady_heads.get((path, accept)) or key.head(account, int(self._clock.wall_s() * 1000), path, accept)
         try:
             response = await account.origin.send(
-                b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), deadline, phase
+                b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), deadline, phase, sender
             )
             if response.status == 200:
                 return response
+            sender.sent = False
             try:
                 payload = await response.read(ERROR_BYTES_MAX)
             finally:

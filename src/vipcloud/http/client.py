@@ -525,6 +525,12 @@ def _retrieve(waiter: "asyncio.Future[T]") -> T | None:
     return waiter.result()
 
 
+class Sender:
+    """Who has to know of a request, however the wait for its answer ends, whether it had left: then `sent` is set."""
+
+    sent: bool = False
+
+
 class Origin:
     """The pool of one origin. `send` is all that callers need."""
 
@@ -557,7 +563,9 @@ class Origin:
     def idle_count(self) -> int:
         return len(self._idle)
 
-    async def send(self, data: bytes, deadline: float, phase: str = "first_byte") -> Response:
+    async def send(
+        self, data: bytes, deadline: float, phase: str = "first_byte", sender: Sender | None = None
+    ) -> Response:
         """Send `data` (one whole request) and wait for the head of its answer, until `deadline` in the loop's time.
 
         It is sent a second time, on a new connection, if the first one had been used before and ended within `STALE_S`
@@ -567,6 +575,8 @@ class Origin:
             connection, reused = self._idle.popitem()[0], True
         else:
             connection, reused = await self._take()
+        if sender is not None:
+            sender.sent = True
         waiter = connection.ask(data, deadline, phase)
         try:
             return await waiter
@@ -576,7 +586,11 @@ class Origin:
         except ConnectionBroken:
             if not (reused and connection.was_stale):
                 raise
+        if sender is not None:
+            sender.sent = False  # its peer had left before it came
         connection, _ = await self._take(fresh=True)
+        if sender is not None:
+            sender.sent = True
         waiter = connection.ask(data, deadline, phase)
         try:
             return await waiter
