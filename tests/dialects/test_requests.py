@@ -136,11 +136,6 @@ def test_what_openai_takes_is_taken(fields: dict[str, Any]) -> None:
     assert msgspec.json.decode(msgspec.json.encode(request))["model"] == "m"
 
 
-def test_both_names_of_the_output_ceiling_are_taken_and_the_newer_wins() -> None:
-    assert parse(max_tokens=5).output_tokens_max == 5
-    assert parse(max_tokens=5, max_completion_tokens=7).output_tokens_max == 7
-
-
 def test_the_last_of_two_equal_keys_counts() -> None:
     body = b'{"model":"a","messages":[],"model":"b","messages":[{"role":"user","content":"x","content":"y"}]}'
     with pytest.raises(BadRequest):

@@ -414,6 +414,24 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
     assert {booked_id(reply.headers) for reply in said} == {row.request_id for row in house.rows()}
 
 
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"max_tokens": 20}, 20),
+        ({"max_completion_tokens": 30}, 30),
+        ({"max_tokens": 20, "max_completion_tokens": 30}, 30),
+    ],
+    ids=["older", "newer", "both"],
+)
+async def test_both_names_of_the_output_ceiling_are_taken_and_the_newer_wins(
+    house: House, fields: dict[str, int], most: int
+) -> None:
+    reply = await house.chat("[[tokens=90]]", **fields)
+    row = house.usage(reply.request_id)
+    assert row is not None
+    assert (row.completion_tokens, row.finish_reason) == (most, "length")
+
+
 async def test_a_connection_that_repeats_its_head_is_charged_by_the_key_of_each_request(house: House) -> None:
     other, other_account = house.new_key()
     keys = [house.key] * 4 + [other] * 3 + [house.key, "vc-sk-unknown", house.key, other]

@@ -1,11 +1,11 @@
 """OpenAI's chat completions as types: what a caller may send and what we answer.
 
 Theory of operation. The request is decoded once, typed, by msgspec; a violation is turned into OpenAI's words by
-`refusals`. What msgspec cannot say (rules between fields) is checked by `check`. The caller's bytes go no further than
-this: upstreams get what `providers` encodes from these values, but for the texts of requests that `shapes` recognises.
+`refusals`. What msgspec cannot say (rules between fields) is checked by `requests.check`. The caller's bytes go no
+further than this: upstreams get what `providers` encodes from these values, but for the texts of requests that `shapes`
+recognises.
 
-Replies and chunks are written in the key order that api.openai.com uses. Constant parts of a stream's chunks are
-encoded once per stream (`ChunkWriter`), because they are the same on every chunk by contract.
+Replies and chunks, in `replies` and `chunks`, are written in the key order that api.openai.com uses.
 
 Sources: openai/openai-openapi `CreateChatCompletionRequest`, `CreateChatCompletionResponse`,
 `CreateChatCompletionStreamResponse`, `CompletionUsage` (API 2.3.0, seen 2026-08-21).
@@ -304,11 +304,6 @@ class ChatRequest(Struct):
     moderation: JSONObject | None = None
     models: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=8)] | None = None
     provider: ProviderOptions | None = None
-
-    @property
-    def output_tokens_max(self) -> int | None:
-        """The caller's ceiling on the answer, under either of its names; the newer name wins."""
-        return self.max_completion_tokens or self.max_tokens
 
 
 class PlainSystemMessage(SystemMessage):
