@@ -4,6 +4,8 @@ The programs that `serve` is made of load no more than they need: with all comma
 CPU time more, on every start.
 """
 
+import atexit
+import gc
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ def root(data: context.Data = None, config: context.Config = None) -> None:
 
 
 def run() -> None:
+    atexit.register(gc.freeze)  # or all that was loaded is looked through for cycles: 0.2 s of CPU time for nothing
     name = command(sys.argv[1:])
     if name in PROGRAMS:
         app = group()
