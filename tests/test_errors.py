@@ -5,7 +5,15 @@ import json
 import pytest
 
 from vipcloud import errors
-from vipcloud.errors import GatewayError, MethodNotAllowed, ModelNotFound, RateLimited, shorten
+from vipcloud.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    RateLimited,
+    Unauthenticated,
+    UnsupportedMediaType,
+    shorten,
+)
 
 KINDS = errors.documented()
 
@@ -50,6 +58,16 @@ def test_errors_that_a_retry_cannot_mend_say_so() -> None:
     final = {kind.code for kind in KINDS if ("x-should-retry", "false") in made(kind).headers()}
     assert {"invalid_api_key", "insufficient_credit", "not_implemented"} <= final
     assert not {"rate_limited", "upstream_error", "service_unavailable"} & final
+
+
+def test_a_401_says_how_keys_are_sent() -> None:
+    assert ("www-authenticate", 'Bearer realm="vipcloud"') in Unauthenticated("No.").headers()
+
+
+@pytest.mark.parametrize(("encoded", "told"), [(True, ["identity"]), (False, [])])
+def test_a_415_names_the_encodings_only_where_the_encoding_is_at_fault(encoded: bool, told: list[str]) -> None:
+    headers = UnsupportedMediaType("No.", encoded=encoded).headers()
+    assert [value for name, value in headers if name == "accept-encoding"] == told
 
 
 def test_a_long_text_is_cut_for_a_message() -> None:

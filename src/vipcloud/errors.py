@@ -102,8 +102,11 @@ class ContentFiltered(BadRequest):
 
 class Unauthenticated(GatewayError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
-    meaning = "The API key is missing, malformed, unknown or revoked."
+    meaning = "The API key is missing, malformed, unknown or revoked; `WWW-Authenticate` says how keys are sent."
     retryable = False
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [*super().headers(), ("www-authenticate", 'Bearer realm="vipcloud"')]  # RFC 9110 §15.5.2, RFC 6750 §3
 
 
 class InsufficientCredit(GatewayError):
@@ -210,7 +213,15 @@ class RequestTooLarge(GatewayError):
 
 class UnsupportedMediaType(GatewayError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
-    meaning = "The body is not plain `application/json` (another type, or a content encoding)."
+    meaning = "The body is not plain `application/json`: another type, or encoded, and then `Accept-Encoding` is told."
+
+    def __init__(self, message: str, *, encoded: bool = False) -> None:
+        super().__init__(message)
+        self.encoded = encoded
+
+    def headers(self) -> list[tuple[str, str]]:
+        # Its absence says that the type is at fault (RFC 9110 §12.5.3).
+        return [*super().headers(), *([("accept-encoding", "identity")] if self.encoded else [])]
 
 
 class ExpectationFailed(GatewayError):

@@ -106,3 +106,20 @@ def test_the_worked_charge_is_the_sum_of_its_lines(site: TestClient[Litestar]) -
     assert "$0.000716 100" in text
     assert "$0.000650 240" in text
     assert "$0.001366 340" in text
+
+
+@pytest.mark.parametrize("method", ["PUT", "TRACE", "SOURCE"])
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+def test_a_method_that_a_page_does_not_have_is_told_those_it_has(
+    site: TestClient[Litestar], method: str, accept: str
+) -> None:
+    answer = site.request(method, "/", headers={"accept": accept})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    if accept == "*/*":
+        assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_refused_form_is_told_in_the_words_of_the_api(site: TestClient[Litestar]) -> None:
+    headers = {"accept": "*/*", "sec-fetch-site": "cross-site"}
+    answer = site.post("/login", data={"email": "a@example.com"}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")

@@ -125,6 +125,15 @@ async def test_an_error_has_the_envelope_an_id_and_cors(
     assert house.rows() == []
 
 
+async def test_what_a_refusal_must_tell_by_a_header_it_tells(house: House) -> None:
+    unknown = await house.ask("POST", CHAT, BODY, house.head(Authorization="Bearer nonsense"))
+    encoded = await house.ask("POST", CHAT, BODY, house.head(**{"Content-Encoding": "gzip"}))
+    no_json = await house.ask("POST", CHAT, BODY, house.head(**{"Content-Type": "text/plain"}))
+    assert (unknown.status, unknown.headers["www-authenticate"]) == (401, 'Bearer realm="vipcloud"')
+    assert (encoded.status, encoded.headers["accept-encoding"]) == (415, "identity")
+    assert (no_json.status, "accept-encoding" in no_json.headers) == (415, False)
+
+
 async def test_bytes_that_are_no_http_get_the_envelope_too(house: House) -> None:
     async with dial(house.port) as wire:
         wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")

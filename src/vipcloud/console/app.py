@@ -40,13 +40,23 @@ from vipcloud.console.pages.admin import routes as admin
 from vipcloud.console.parts import Parts
 from vipcloud.console.render import Renderer
 from vipcloud.console.site import Site
-from vipcloud.errors import InternalError, RouteNotFound, shorten
+from vipcloud.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    RequestTooLarge,
+    RouteNotFound,
+    shorten,
+)
 
 log = structlog.get_logger(__name__)
 
 AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]
 STATIC_AGE_S = 31_536_000
+_KINDS: dict[int, type[GatewayError]] = {kind.status: kind for kind in (Forbidden, RequestTooLarge)}
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -79,17 +89,16 @@ def build(parts: Parts) -> Litestar:
 
     def not_found(request: AnyRequest, _error: NotFoundException) -> AnyResponse:
         if _speaks_json(request):
-            return _json(RouteNotFound(f"Invalid URL ({request.method} {shorten(request.url.path)})"))
+            error = RouteNotFound(f"Invalid URL ({request.method} {shorten(request.url.path)})")
+            return _json(error, error.status)
         return renderer.page("pages/not_found.html", {"page": "none"}, status=404)
 
     def failed(request: AnyRequest, error: HTTPException) -> AnyResponse:
+        problem = _problem(request, error)
         if _speaks_json(request):
-            problem = InternalError(error.detail) if error.status_code >= 500 else RouteNotFound(error.detail)
-            return Response(
-                problem.body(), status_code=error.status_code, media_type=MediaType.JSON, headers=render.HEADERS
-            )
+            return _json(problem, error.status_code)
         context = {"page": "none", "detail": error.detail, "code": error.status_code}
-        return renderer.page("pages/problem.html", context, status=error.status_code)
+        return renderer.page("pages/problem.html", context, status=error.status_code, headers=dict(problem.headers()))
 
     def crashed(request: AnyRequest, error: Exception) -> AnyResponse:
         log.error("page failed", method=request.method, path=request.url.path, exc_info=error)
@@ -125,8 +134,22 @@ def _speaks_json(request: AnyRequest) -> bool:
     return request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", "")
 
 
-def _json(error: RouteNotFound) -> Response[bytes]:
-    return Response(error.body(), status_code=error.status, media_type=MediaType.JSON, headers=render.HEADERS)
+def _problem(request: AnyRequest, error: HTTPException) -> GatewayError:
+    """`error` in the words of the API."""
+    if error.status_code == MethodNotAllowed.status:
+        allowed = [name.strip() for name in (error.headers or {}).get("allow", "").split(",")]
+        if "GET" in allowed:
+            allowed.append("HEAD")  # which the gateway asks as GET
+        words = f"Not allowed to {request.method} on {shorten(request.url.path)}."
+        return MethodNotAllowed(words, ", ".join(sorted(allowed)))
+    if error.status_code >= 500:
+        return InternalError(error.detail)
+    return _KINDS.get(error.status_code, BadRequest)(error.detail)
+
+
+def _json(error: GatewayError, status: int) -> Response[bytes]:
+    headers = {**render.HEADERS, **dict(error.headers())}
+    return Response(error.body(), status_code=status, media_type=MediaType.JSON, headers=headers)
 
 
 @get("/static/{version:str}/{name:str}", sync_to_thread=False)

@@ -1067,7 +1067,8 @@ def _guard_body(exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError
         exchange.chunked_body = True
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
-        return UnsupportedMediaType("Compressed request bodies are not accepted; send the JSON as it is.")
+        words = "Compressed request bodies are not accepted; send the JSON as it is."
+        return UnsupportedMediaType(words, encoded=True)
     expect = headers.get(b"expect")
     if expect is not None:
         if expect.lower() != b"100-continue":
