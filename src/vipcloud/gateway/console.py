@@ -1,10 +1,15 @@
 """Hands on to the console whatever is none of the data plane's routes, over a Unix socket.
 
 One port and one origin serve both. The console is another process: while it is down or slow, only its own pages are.
-A body is taken whole before it goes on; an answer is passed on as it comes, under back-pressure both ways.
+A body is taken whole before it goes on, and so is a short answer, such as any page is; a long one is passed on as it
+comes, under back-pressure both ways.
 """
 
+import asyncio
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from vipcloud.errors import RequestTooLarge, Unavailable
 from vipcloud.gateway.call import Call
@@ -14,6 +19,7 @@ from vipcloud.http.server import Exchange
 from vipcloud.settings import ConsoleSettings
 
 CLIENT_HEADER = b"x-vipcloud-client"  # the caller's address, as the gateway understands it
+WHOLE_BYTES_MAX: Final = 1 << 18  # of an answer that is taken whole before it goes on
 _NOT_PASSED = frozenset(  # of one connection only (RFC 9110 §7.6.1), set anew, or nobody's to claim
     (
         b"connection",
@@ -56,13 +62,27 @@ class ConsoleRelay:
         """Relay one exchange. Raises RequestTooLarge, and Unavailable where the caller is not a browser."""
         exchange = call.exchange
         body = await self._body(exchange)
-        deadline = exchange.received_s + self._settings.first_byte_timeout_s
+        began_s = asyncio.get_running_loop().time()  # how long the body took is not the console's doing
+        request = _request(call, body)
         try:
-            response = await self._origin.send(_request(call, body), deadline)
+            response = await self._origin.send(request, began_s + self._settings.first_byte_timeout_s)
         except ClientError as error:
             self._tell_down(call, error)
             return
-        await self._answer(call, response)
+        response.expect(began_s + self._settings.total_timeout_s, "total")
+        try:
+            await self._answer(call, response)
+        except ClientError as error:
+            if exchange.started:
+                exchange.abort()  # a cut answer shall not look whole
+            else:
+                self._tell_down(call, error)
+        except asyncio.CancelledError:
+            if exchange.started:
+                exchange.abort()  # nor one that the drain limit cuts
+            raise
+        finally:
+            response.abort()
 
     async def _body(self, exchange: Exchange) -> bytes:
         most = self._settings.body_bytes_max
@@ -75,22 +95,21 @@ class ConsoleRelay:
         return body
 
     async def _answer(self, call: Call, response: Response) -> None:
+        """Raises ClientError."""
         exchange = call.exchange
         head = b"x-request-id: %b\r\n%b" % (call.request_id.encode(), _passed_on(response))
-        try:
-            whole = response.read_now(self._settings.body_bytes_max)
-            if whole is not None or exchange.method == "HEAD" or response.status in (204, 304):
-                exchange.respond(response.status, head, whole or b"")
-                return
-            exchange.start(response.status, head)
+        if int(response.headers.get(b"content-length", WHOLE_BYTES_MAX + 1)) <= WHOLE_BYTES_MAX:
+            whole: bytes | None = await response.read(WHOLE_BYTES_MAX)
+        else:
+            whole = response.read_now(sys.maxsize)
+        if whole is not None or response.status in (204, 304):
+            exchange.respond(response.status, head, whole or b"")
+            return
+        exchange.start(response.status, head)
+        if exchange.method != "HEAD":
             exchange.throttle(response.pause, response.resume)
-            response.expect(exchange.received_s + self._settings.total_timeout_s, "total")
             await response.pipe(exchange.write)
-            exchange.finish()
-        except ClientError:
-            exchange.abort()  # a cut answer shall not look whole
-        finally:
-            response.abort()
+        exchange.finish()
 
     def _tell_down(self, call: Call, error: ClientError) -> None:
         if b"text/html" not in call.exchange.headers.get(b"accept", b""):
@@ -110,20 +129,37 @@ class ConsoleRelay:
 def _request(call: Call, body: bytes) -> bytes:
     """The request as the console gets it. HEAD goes as GET: the body of its answer is dropped here."""
     exchange = call.exchange
-    target = exchange.target if exchange.target.startswith(b"/") else exchange.path.encode("latin-1")
+    headers, target = exchange.headers, exchange.target
+    if not target.startswith(b"/"):
+        target, host = _split(target)
+        headers = {**headers, b"host": host}
     lines = [b"%b %b HTTP/1.1\r\n" % (b"GET" if exchange.method == "HEAD" else exchange.method.encode(), target)]
-    for name, value in exchange.headers.items():
-        if name not in _NOT_PASSED:
-            lines.append(b"%b: %b\r\n" % (name, value))
+    dropped = _NOT_PASSED | _named(headers) - {b"host"}
+    lines += [b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name not in dropped]
     lines.append(b"%b: %b\r\nx-request-id: %b\r\n" % (CLIENT_HEADER, exchange.peer.encode(), call.request_id.encode()))
     if body or exchange.method in ("POST", "PUT", "PATCH", "DELETE"):
         lines.append(b"content-length: %d\r\n" % len(body))
     return b"".join((*lines, b"\r\n", body))
 
 
+def _split(target: bytes) -> tuple[bytes, bytes]:
+    """`http://host/path?query` → `/path?query` and `host`, which counts and not the header (RFC 9112 §3.2.2)."""
+    rest = target.partition(b"://")[2]
+    cut = min((at for mark in (b"/", b"?") if (at := rest.find(mark)) >= 0), default=len(rest))
+    path = rest[cut:]
+    return path if path.startswith(b"/") else b"/" + path, rest[:cut]
+
+
+def _named(headers: Mapping[bytes, bytes]) -> frozenset[bytes]:
+    """What `Connection` names is of this connection only, as it is itself (RFC 9110 §7.6.1)."""
+    tokens = headers.get(b"connection", b"").replace(b"\n", b",").split(b",")
+    return frozenset(token.strip().lower() for token in tokens)
+
+
 def _passed_on(response: Response) -> bytes:
+    dropped = _NOT_PASSED | _named(response.headers)
     lines = []
     for name, value in response.raw_headers.items():
-        if name.lower() not in _NOT_PASSED:
+        if name.lower() not in dropped:
             lines += [b"%b: %b\r\n" % (name, each) for each in value.split(b"\n")]
     return b"".join(lines)
