@@ -143,4 +143,5 @@ def test_the_outbox_is_for_this_machine_alone(site: TestClient[Litestar], parts:
     assert site.get("/outbox", headers=local).status_code == 200
     assert site.get("/outbox", headers={"x-vipcloud-client": "10.0.0.9"}).status_code == 404
     assert site.get("/outbox").status_code == 404
-    assert site.get("/outbox", headers={**local, "cf-connecting-ip": "1.2.3.4"}).status_code == 404
+    for name in ("cf-connecting-ip", "via"):  # the second is what the gateway tells of proxies
+        assert site.get("/outbox", headers={**local, name: "1.2.3.4"}).status_code == 404

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from vipcloud.http.client import Client
 from vipcloud.http.server import Exchange, HTTPServer
 from vipcloud.settings import ClientSettings, ConsoleSettings, ServerSettings
 
+PROXY = "127.0.0.1/32"
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
 class House:
     """A gateway and a console that takes one request per connection, keeps its bytes, and answers with `answer`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trusted: str = "") -> None:
         self.requests: list[bytes] = []
         self.answer = HELLO
         self.late_s = 0.0  # how long ago a request's head had come when it is served
@@ -29,7 +31,8 @@ class House:
         self.answered.set()
         self._path = folder / "c.sock"
         self._client = Client(ClientSettings())
-        self._relay = ConsoleRelay(self._client, self._path, ConsoleSettings(body_bytes_max=1024))
+        networks = (ip_network(trusted),) if trusted else ()
+        self._relay = ConsoleRelay(self._client, self._path, ConsoleSettings(body_bytes_max=1024), networks)
         self._app = App({}, SystemClock(), self._relay.serve)
         self.server = HTTPServer(self._handle, ServerSettings(), self._app.render_error)
         self._port = 0
@@ -76,6 +79,14 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     made = House(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def behind_proxy(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path, PROXY)
     await made.start()
     yield made
     await made.close()
@@ -146,6 +157,20 @@ async def test_time_that_the_body_took_to_come_is_not_the_consoles(house: House)
     house.late_s = 1000
     await house.ask(b"POST /form", b"Content-Length: 3", body=b"a=b")
     assert house.left_s > 0
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-For", b"Forwarded", b"X-Real-IP"])
+async def test_the_console_learns_that_there_is_a_proxy_and_not_what_it_claims(house: House, name: bytes) -> None:
+    lines = await house.sent(b"GET /", name + b": 6.6.6.6")
+    assert b"via: 1.1 proxy" in lines
+    assert b"6.6.6.6" not in b"".join(lines)
+    assert not [line for line in await house.sent(b"GET /") if line.startswith(b"via")]
+
+
+async def test_a_visitor_behind_a_trusted_proxy_is_not_taken_for_it(behind_proxy: House) -> None:
+    lines = await behind_proxy.sent(b"GET /", b"X-Forwarded-For: 6.6.6.6, 7.7.7.7")
+    assert b"x-vipcloud-client: 7.7.7.7" in lines
+    assert b"via: 1.1 proxy" in lines
 
 
 async def test_a_long_answer_that_the_drain_limit_cuts_does_not_look_whole(house: House) -> None:

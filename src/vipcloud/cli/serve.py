@@ -179,8 +179,9 @@ def gateway(
         )
         parts.pulse.start()
         stack.callback(parts.pulse.close)
-        relay = ConsoleRelay(client, console_socket, settings.console) if console_socket is not None else None
-        pages = relay.serve if relay is not None else None
+        pages = None
+        if console_socket is not None:
+            pages = ConsoleRelay(client, console_socket, settings.console, parts.trusted_proxies).serve
         only_versioned = management.ONLY_VERSIONED
         app = App(
             routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, only_versioned, parts.figures.told

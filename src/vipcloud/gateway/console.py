@@ -7,12 +7,13 @@ comes, under back-pressure both ways.
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from vipcloud.errors import RequestTooLarge, Unavailable
 from vipcloud.gateway.call import Call
+from vipcloud.http.addresses import HANDED_ON, Network, client_address
 from vipcloud.http.client import Address, Client, ClientError, Response
 from vipcloud.http.headers import header_block
 from vipcloud.http.server import Exchange
@@ -20,6 +21,7 @@ from vipcloud.settings import ConsoleSettings
 
 CLIENT_HEADER = b"x-vipcloud-client"  # the caller's address, as the gateway understands it
 WHOLE_BYTES_MAX: Final = 1 << 18  # of an answer that is taken whole before it goes on
+_HANDED_ON: Final = frozenset(name.encode() for name in HANDED_ON)
 _NOT_PASSED = frozenset(  # of one connection only (RFC 9110 §7.6.1), set anew, or nobody's to claim
     (
         b"connection",
@@ -34,6 +36,7 @@ _NOT_PASSED = frozenset(  # of one connection only (RFC 9110 §7.6.1), set anew,
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        b"via",
         b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-proto",
@@ -52,18 +55,21 @@ nothing was lost. Load this page again in a few seconds.</p></body></html>
 
 
 class ConsoleRelay:
-    """The route of everything else. `socket` is where the console listens."""
+    """The route of everything else. `socket` is where the console listens; `trusted` are `server.trusted_proxies`."""
 
-    def __init__(self, client: Client, socket: Path, settings: ConsoleSettings) -> None:
+    def __init__(
+        self, client: Client, socket: Path, settings: ConsoleSettings, trusted: Sequence[Network] = ()
+    ) -> None:
         self._origin = client.origin(Address("unix", str(socket.absolute()), 0))
         self._settings = settings
+        self._trusted = trusted
 
     async def serve(self, call: Call) -> None:
         """Relay one exchange. Raises RequestTooLarge, and Unavailable where the caller is not a browser."""
         exchange = call.exchange
         body = await self._body(exchange)
         began_s = asyncio.get_running_loop().time()  # how long the body took is not the console's doing
-        request = _request(call, body)
+        request = _request(call, body, self._trusted)
         try:
             response = await self._origin.send(request, began_s + self._settings.first_byte_timeout_s)
         except ClientError as error:
@@ -126,7 +132,7 @@ class ConsoleRelay:
         call.exchange.respond(503, head, _DOWN_PAGE)
 
 
-def _request(call: Call, body: bytes) -> bytes:
+def _request(call: Call, body: bytes, trusted: Sequence[Network]) -> bytes:
     """The request as the console gets it. HEAD goes as GET: the body of its answer is dropped here."""
     exchange = call.exchange
     headers, target = exchange.headers, exchange.target
@@ -136,7 +142,11 @@ def _request(call: Call, body: bytes) -> bytes:
     lines = [b"%b %b HTTP/1.1\r\n" % (b"GET" if exchange.method == "HEAD" else exchange.method.encode(), target)]
     dropped = _NOT_PASSED | _named(headers) - {b"host"}
     lines += [b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name not in dropped]
-    lines.append(b"%b: %b\r\nx-request-id: %b\r\n" % (CLIENT_HEADER, exchange.peer.encode(), call.request_id.encode()))
+    client = client_address(exchange.peer, headers, trusted)
+    lines.append(b"%b: %b\r\n" % (CLIENT_HEADER, str(client or exchange.peer).encode()))
+    lines.append(b"x-request-id: %b\r\n" % call.request_id.encode())
+    if not _HANDED_ON.isdisjoint(headers):
+        lines.append(b"via: 1.1 proxy\r\n")  # that there is one matters to `/outbox`; what it claims, to nobody
     if body or exchange.method in ("POST", "PUT", "PATCH", "DELETE"):
         lines.append(b"content-length: %d\r\n" % len(body))
     return b"".join((*lines, b"\r\n", body))
