@@ -62,6 +62,10 @@ class StreamRelay:
         """Of the answer, what has not been sent on: nothing."""
         return b""
 
+    @property
+    def _whole(self) -> bool:
+        return self._translator.finished
+
     async def run(self) -> GatewayError | None:
         """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet."""
         response, translator = self._response, self._translator
@@ -70,14 +74,13 @@ class StreamRelay:
         cut: ClientError | None = None
         try:
             await response.pipe(self._feed)
-        except ClientError as error:
-            cut = error
-        else:
             if not translator.complete and translator.failure is None and (last := translator.eof()):
                 self._send(last)
+        except ClientError as error:
+            cut = error
         if translator.failure is not None and cut is None:
             return translator.failure
-        if translator.finished:
+        if self._whole:
             return None  # whole, whatever became of the connection after it
         if isinstance(cut, TimedOut):
             return UpstreamTimeout(f"The provider's stream took too long ({cut.phase.replace('_', ' ')}).")
@@ -148,6 +151,11 @@ class BufferingRelay(StreamRelay):
     def kept(self) -> bytes:
         """All of the answer but its end."""
         return b"".join(self._parts)
+
+    @property
+    def _whole(self) -> bool:
+        """An answer that could not be kept to its end lacks it, whatever its upstream has said."""
+        return self._translator.finished and self._bytes_left >= 0
 
     def _feed(self, data: bytes) -> None:
         ping_due = self._call.deadline
