@@ -67,8 +67,8 @@ class Bill(Sender):
         self.first_token_s: float | None = None
         self.settled = False
 
-    def open(self) -> None:
-        """Note in the journal that money is held. Raises JournalError while the journal cannot be written.
+    def open(self, model: Model, price: Price) -> None:
+        """Note in the journal that money is held for `model`. Raises JournalError while the journal cannot be written.
 
         A request that is answered whole charges nothing before it is settled, so it needs no note but for that test,
         and for its Idempotency-Key.
@@ -81,20 +81,23 @@ class Bill(Sender):
                     permit.request_id,
                     principal.account.id,
                     principal.key_id,
-                    self.model.id,
+                    model.id,
                     permit.ask.hold(permit.output_tokens),
                     self.started_s,
                     self.streamed,
-                    self.price.version,
+                    price.version,
                     None if claim is None else claim.name[1],
                     None if claim is None else claim.body_hash,
                 )
             )
 
     def change_model(self, model: Model, price: Price) -> None:
-        """From now on `model` is asked, under the permit as it was held anew. Raises JournalError."""
+        """From now on `model` is asked, under the permit as it was held anew.
+
+        Raises JournalError; then it is as before.
+        """
+        self.open(model, price)
         self.model, self.price, self.way = model, price, None
-        self.open()
 
     def note_first_token(self) -> None:
         self.first_token_s = self.parts.clock.monotonic_s()

@@ -371,7 +371,7 @@ def open_bill(
     streamed, opened_s = offer.request.stream is True, parts.clock.monotonic_s()
     bill = Bill(parts, principal, offer.model, offer.price, permit, streamed, started_s, opened_s, claim)
     try:
-        bill.open()
+        bill.open(offer.model, offer.price)
     except JournalError as error:
         parts.guard.settle(permit, NanoUSD(0))
         raise Unavailable("The gateway cannot record requests at present.", retry_after_s=5) from error
@@ -476,7 +476,11 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
             way.breaker.release(way.breaker.epoch)
             break
         if wait_s:
-            await asyncio.sleep(wait_s)
+            try:
+                await asyncio.sleep(wait_s)
+            except BaseException:
+                way.breaker.release(way.breaker.epoch)
+                raise
         tried.append(way)
         attempt.spare = upstreams.spare(pool, tried)
         try:
