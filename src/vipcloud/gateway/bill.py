@@ -171,33 +171,32 @@ class Bill(Sender):
         token_ms = first_token_ms = self.first_token_ms
         if used is not None and first_token_ms is None:
             first_token_ms = duration_ms  # an answer that is sent whole has its first token when it has its last
-        record = (
-            Settled(  # by place: names take six times as long; tests/gateway/test_bill_fields.py watches the places
-                permit.request_id,
-                account.id,
-                principal.key_id,
-                model_id,
-                provider_id,
-                upstream_model,
-                self.streamed,
-                outcome,
-                prompt,
-                cached,
-                completion,
-                reasoning,
-                estimated,
-                charge,
-                cost,
-                self.started_s,
-                duration_ms,
-                first_token_ms,
-                attempts,
-                permit.held_nanousd,
-                variance,
-                self.price.version,
-                finish_reason,
-                error_code,
-            )
+        # By place, as names take six times as long; test_bill_fields.py sees two that change places.
+        record = Settled(
+            permit.request_id,
+            account.id,
+            principal.key_id,
+            model_id,
+            provider_id,
+            upstream_model,
+            self.streamed,
+            outcome,
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            estimated,
+            charge,
+            cost,
+            self.started_s,
+            duration_ms,
+            first_token_ms,
+            attempts,
+            permit.held_nanousd,
+            variance,
+            self.price.version,
+            finish_reason,
+            error_code,
         )
         parts.journal.keep(record)  # before all that might fail
         guard = parts.guard
