@@ -6,7 +6,6 @@ it on every way out. What each end costs whom is the table of `docs/architecture
 
 from typing import Literal
 
-import structlog
 from msgspec import Raw
 
 from vipcloud.accounts.directory import Principal
@@ -17,7 +16,6 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.upstreams import Way
 from vipcloud.http.client import Sender
 from vipcloud.ledger import rules
-from vipcloud.ledger.journal import JournalError
 from vipcloud.ledger.records import Aborted, Opened, Reached, Settled
 from vipcloud.limits.guard import Permit
 from vipcloud.limits.local import LocalGuard
@@ -28,8 +26,6 @@ from vipcloud.providers.prices import Price
 from vipcloud.telemetry.figures import Ending
 
 Outcome = Literal["complete", "client_gone", "interrupted", "upstream_failed", "restarted", "revoked", "fault"]
-
-log = structlog.get_logger(__name__)
 
 
 class Bill(Sender):
@@ -237,11 +233,7 @@ class Bill(Sender):
         if not cost:
             return
         clock, request_id = self.parts.clock, self.permit.request_id
-        record = Aborted(request_id, self.attempts, way.candidate.provider.id, cost, clock.wall_s())
-        try:
-            self.parts.journal.append(record)
-        except JournalError as error:
-            log.error("what a call has cost is not noted: the journal failed", error=str(error), cost_nanousd=cost)
+        self.parts.journal.keep(Aborted(request_id, self.attempts, way.candidate.provider.id, cost, clock.wall_s()))
 
     def reached(self, usage: Usage) -> Reached:
         """What to charge should this process die now: `usage`, counted here."""
