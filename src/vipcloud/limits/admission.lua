@@ -491,6 +491,7 @@ end
 today = this_day
 
 -- One that cannot be written is an error of every operation on it, and of no other.
+local failed = {} -- by their places, admissions that took something
 local function write(write_one, states, part)
   for id, state in pairs(states) do
     local done, problem = pcall(write_one, state)
@@ -498,6 +499,8 @@ local function write(write_one, states, part)
       for place, subject in ipairs(asked_for) do
         for _, leg in ipairs(subject[part]) do
           if leg[1] == id then
+            local answer = answers[place]
+            failed[place] = failed[place] or asked[place][1] == 'admit' and type(answer) == 'table' and answer[1] == 0
             answers[place] = failure(problem)
           end
         end
@@ -506,6 +509,53 @@ local function write(write_one, states, part)
   end
 end
 
-write(write_meter, met, 1)
+-- Take an admission out of what is to be written of its meters.
+local function uncount(name, subject)
+  for _, meter in ipairs(subject[1]) do
+    local id, rpm, rpd, concurrency = unpack(meter)
+    local state = met[id]
+    if rpm > 0 then
+      if state.admitted > 0 then
+        state.admitted = state.admitted - 1
+      else -- its time, which is that of all in this call, was written to tell one who was refused when to come back
+        call('RPOP', 'vc:w:' .. id)
+      end
+    end
+    if rpd > 0 then
+      state.counted = state.counted > 1 and state.counted - 1 or nil
+    end
+    if concurrency > 0 then
+      state.leases[name] = nil
+      call('ZREM', 'vc:l:' .. id, name)
+    end
+  end
+end
+
+local function release(name, id)
+  local held = call('HGET', 'vc:h:' .. id, name)
+  if held then
+    call('ZREM', 'vc:x:' .. id, name)
+    call('HINCRBY', 'vc:m:' .. id, 'held', '-' .. held)
+    call('HDEL', 'vc:h:' .. id, name)
+  end
+end
+
+local function give_back(give, part)
+  for place, taken in pairs(failed) do
+    local name, subject = asked[place][3][1], asked_for[place]
+    if taken and part then
+      for _, leg in ipairs(subject[part]) do
+        pcall(give, name, leg[1])
+      end
+    elseif taken then
+      pcall(give, name, subject)
+    end
+  end
+end
+
+-- Purses first: what cannot be held for must not be counted, nor keep its place until that lapses.
 write(write_purse, opened, 2)
+give_back(uncount)
+write(write_meter, met, 1)
+give_back(release, 2)
 return cmsgpack.pack(answers)
