@@ -59,12 +59,16 @@ class Child:
             began_s = loop.time()
             while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of its end
                 await asyncio.sleep(POLL_S)
+            self._close_pipes()
             if loop.time() - began_s > HEALTHY_AFTER_S:
                 pause_s = RESTART_FIRST_S
             log.error("helper process ended; it is started again", helper=self.name, code=code, pause_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(RESTART_MAX_S, pause_s * 2)
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # the limit of open files or processes is reached; serving goes on
+                log.error("helper process cannot be started", helper=self.name, error=str(error))
 
     def stop(self) -> None:
         """End it and wait; kill it if it does not end."""
@@ -73,14 +77,18 @@ class Child:
             return
         if self._abrupt:
             process.terminate()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._close_pipes()
         try:
             process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _close_pipes(self) -> None:
+        assert self._process is not None, "start comes first"
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def when_parent_ends(act: Callable[[], object]) -> None:
