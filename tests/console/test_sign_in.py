@@ -138,10 +138,28 @@ def test_from_the_waitlist_to_the_first_key(site: TestClient[Litestar], person: 
     assert "vc-sk-" not in again.text
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("attacker.example:8080", 404),
+        ("localhost.attacker.example", 404),
+        ("[", 404),
+    ],
+)
+def test_the_outbox_is_not_read_by_a_website_whose_name_was_pointed_here(
+    site: TestClient[Litestar], host: str, status: int
+) -> None:
+    answer = site.get("/outbox", headers={"x-vipcloud-client": "127.0.0.1", "host": host})
+    assert answer.status_code == status
+
+
 def test_the_outbox_is_for_this_machine_alone(site: TestClient[Litestar], parts: Parts) -> None:
-    local = {"x-vipcloud-client": "127.0.0.1"}
+    local = {"x-vipcloud-client": "127.0.0.1", "host": "localhost:8080"}
     assert site.get("/outbox", headers=local).status_code == 200
-    assert site.get("/outbox", headers={"x-vipcloud-client": "10.0.0.9"}).status_code == 404
-    assert site.get("/outbox").status_code == 404
+    assert site.get("/outbox", headers={**local, "x-vipcloud-client": "10.0.0.9"}).status_code == 404
+    assert site.get("/outbox", headers={"host": "localhost:8080"}).status_code == 404
     for name in ("cf-connecting-ip", "via"):  # the second is what the gateway tells of proxies
         assert site.get("/outbox", headers={**local, name: "1.2.3.4"}).status_code == 404

@@ -1,8 +1,11 @@
 """`/outbox`: the mails of an installation that has no mail server yet, for whoever sits at the machine.
 
 They hold codes that let people in, so the page is there only while nobody else can reach it: no mail server and no
-public address are set, and the request comes from this machine and through no proxy.
+public address are set, and the request comes from this machine, through no proxy, and to a name that is this machine's
+own. Another name may have been pointed here by a website, whose page could read the codes then (DNS rebinding).
 """
+
+from urllib.parse import urlsplit
 
 from litestar import Response, get
 from litestar.exceptions import NotFoundException
@@ -25,7 +28,7 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     @get("/outbox")
     @threaded
     def outbox(request: AnyRequest) -> Response[str]:
-        local = addresses.is_loopback(visits.client_address(request.headers))
+        local = addresses.is_loopback(visits.client_address(request.headers)) and named(request.headers.get("host", ""))
         if not local or any(name in request.headers for name in addresses.HANDED_ON):
             raise NotFoundException
         with storage.reading(parts.engine) as connection:
@@ -35,3 +38,12 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
         )
 
     return [outbox]
+
+
+def named(host: str) -> bool:
+    """Whether the header `host` has this machine's name for itself: `localhost:8080`, `127.0.0.1`, `[::1]:80`."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or addresses.is_loopback(name)
