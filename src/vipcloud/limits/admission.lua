@@ -13,6 +13,7 @@
 --   s:PURSE      hash    charges by day
 --   h:PURSE      hash    what each running request holds
 --   x:PURSE      zset    these requests by the time that their hold lapses
+--   t:REQUEST    string  there for an hour if the request was settled by a second telling
 --
 -- What an operation reads of a meter or a purse is kept for those after it, and what they write is gathered: a call of
 -- Redis costs more than an operation does. It is written at the end, of each meter and purse by itself.
@@ -20,7 +21,7 @@
 -- A Lua number is exact up to 2^53: nine million dollars in nano-dollars.
 
 local WINDOW, DAY = 60000000, 86400000000
-local OUTPUT_TOKENS_MIN, DAYS_KEPT_MAX, LAPSED_PER_CALL = 16, 70, 20
+local OUTPUT_TOKENS_MIN, DAYS_KEPT_MAX, LAPSED_PER_CALL, MARKED_S = 16, 70, 20, 3600
 
 local call, format = redis.call, string.format
 local now
@@ -383,14 +384,14 @@ local function rehold()
       set_hold(state, request, false, held)
     end
   end
-  local tokens, first, held = hold()
-  if tokens then
+  local done, tokens, first, held = pcall(hold)
+  if done and tokens then
     return { 0, tokens, first, held }
   end
   for place, amount in pairs(before) do
     set_hold(purse_of(purses[place][1]), request, amount)
   end
-  return first
+  return done and first or error(tokens, 0)
 end
 
 -- Hold for `amount` in all, on the day that the request was admitted. It may be asked again: an answer may have been lost.
@@ -421,13 +422,18 @@ local function extend()
   return 1
 end
 
--- Told again after a lost connection (`again`), a settlement whose hold is gone was heard the first time.
+-- Told again after a lost connection (`again`), a settlement whose hold is gone was heard the first time; and where the
+-- second telling is heard before the first, the first finds a mark of that.
 local function settle()
   local charge, day, again = details[2], details[3], details[4]
+  local free, problem = true, nil
   for _, meter in ipairs(meters) do
     if meter[4] > 0 then
       local state = meter_of(meter[1])
-      local gone = call('ZREM', 'vc:l:' .. meter[1], request)
+      local done, gone = pcall(call, 'ZREM', 'vc:l:' .. meter[1], request)
+      if not done then -- the charge is counted all the same
+        free, problem, gone = false, gone, 0
+      end
       if state.leases[request] then
         state.leases[request], gone = nil, 1
       end
@@ -436,19 +442,26 @@ local function settle()
       end
     end
   end
+  local mark, marked = 'vc:t:' .. request, nil
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
     local held = hold_of(state, request)
+    if charge > 0 and again == 1 and held and not marked then
+      marked = call('SET', mark, 1, 'EX', MARKED_S)
+    end
+    if charge > 0 and again == 0 and not held and marked == nil then
+      marked = call('EXISTS', mark) == 1
+    end
     if held then
       drop_hold(state, request, held)
     end
-    if charge > 0 and (held or again == 0) and state.charged then
+    if charge > 0 and (held or again == 0 and not marked) and state.charged then
       state.charged, state.charged_more = state.charged + charge, state.charged_more + charge
       state.spent = state.spent or {}
       state.spent[day] = (state.spent[day] or 0) + charge
     end
   end
-  return 1
+  return free and 1 or error(problem, 0)
 end
 
 local function standing()
