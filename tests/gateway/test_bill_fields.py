@@ -47,7 +47,7 @@ class Kept:
 async def test_each_value_has_its_own_field(open_house, clock: ManualClock, covered: bool) -> None:
     house: House = await open_house(clock=clock)
     parts, kept = house.gateway.parts, Kept()
-    parts.figures._watchers = [kept]
+    parts.figures._watchers = (kept,)
     model = parts.catalog.models["deepseek-chat"]
     assert model.prices is not None
     started_s = clock.wall_s()
@@ -125,7 +125,7 @@ async def test_an_unstreamed_answers_first_token_comes_with_its_last(open_house,
     """The figures leave it out: it says nothing of how soon one comes."""
     house: House = await open_house(clock=clock)
     kept = Kept()
-    house.gateway.parts.figures._watchers = [kept]
+    house.gateway.parts.figures._watchers = (kept,)
     await house.chat()
     ((record, _),) = kept.told
     (ending,) = house.gateway.parts.figures._waiting

@@ -20,7 +20,7 @@ class Broken:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 async def test_what_is_charged_is_booked_though_its_watcher_fails(house: House, stream: bool) -> None:
-    house.gateway.parts.figures._watchers = [Broken()]
+    house.gateway.parts.figures._watchers = (Broken(),)
     async with house.sent("Count to 5", stream=stream) as wire:
         await eventually(lambda: [event for event in house.logs if "handler" in event["event"]])
         wire.close()
