@@ -18,6 +18,7 @@
     ├── RequestInProgress          409  request_in_progress
     ├── AlreadyAnswered            409  already_answered
     ├── RequestTooLarge            413  request_too_large
+    ├── TargetTooLong              414  target_too_long
     ├── UnsupportedMediaType       415  unsupported_media_type
     ├── ExpectationFailed          417  expectation_failed
     ├── IdempotencyKeyReused       422  idempotency_key_reused
@@ -209,6 +210,11 @@ class RequestTimeout(GatewayError):
 class RequestTooLarge(GatewayError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
     meaning = "The body is above the size limit."
+
+
+class TargetTooLong(GatewayError):
+    status, type, code = 414, "invalid_request_error", "target_too_long"
+    meaning = "Request line and headers are above the size limit, mostly by the request's target: its path and query."
 
 
 class UnsupportedMediaType(GatewayError):

@@ -55,7 +55,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
     backlog: Annotated[int, Meta(ge=1, description="Connections the kernel holds before we accept them.")] = 4096
     connections_max: Annotated[int, Meta(ge=1, description="Open client connections; more are closed at once.")] = 18000
-    head_bytes_max: Annotated[int, Meta(ge=1024, description="Request line and headers (431).")] = 65536
+    head_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Request line and headers (431; 414 if mostly target).")
+    ] = 65536
     headers_max: Annotated[int, Meta(ge=8, description="Number of header lines (431).")] = 256
     head_timeout_s: Annotated[
         float, Meta(gt=0, description="From a request's first byte to its last header (408).")

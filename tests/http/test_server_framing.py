@@ -98,6 +98,14 @@ REFUSED = {
     "chunked body above the limit": (CHUNKED_HEAD + b"500\r\n" + bytes(0x500), 413),
     "head above the limit": (head("Host: a", f"X: {'x' * 5000}"), 431),
     "head above the limit in many lines": (head("Host: a", *[f"X-{at}: {'x' * 100}" for at in range(60)]), 431),
+    "target above the limit": (head("Host: a", first=f"GET /{'x' * 5000} HTTP/1.1"), 414),
+    "query above the limit": (head("Host: a", first=f"GET /?{'x' * 4200} HTTP/1.1"), 414),
+    "target just above the limit": (head("Host: a", first=f"GET /{'x' * 4072} HTTP/1.1"), 414),
+    "target and headers above the limit": (
+        head("Host: a", f"X: {'x' * 3000}", first=f"GET /{'x' * 1500} HTTP/1.1"),
+        431,
+    ),
+    "repeated long names above the limit": (head("Host: a", *[f"{'x' * 600}: 1"] * 9), 431),
     "too many headers": (head("Host: a", *[f"X-{at}: 1" for at in range(32)]), 431),
     "too many headers of one name": (head("Host: a", *["X: 1"] * 32), 431),
 }
@@ -172,6 +180,10 @@ ACCEPTED = {
     ),
     "upgrade without connection": (post(b"abc", "Upgrade: h2c"), b"POST / abc"),
     "a body at the limit": (post(bytes(1024)), b"POST / " + bytes(1024)),
+    "a head at the limit, nearly all target": (
+        head("Host:a", first=f"GET /{'x' * 4070} HTTP/1.1"),
+        b"GET /" + b"x" * 4070 + b" ",
+    ),
     "as many headers as allowed": (
         head("Host: a", *[f"X-{at}: 1" for at in range(31)], first="GET / HTTP/1.1"),
         b"GET / ",

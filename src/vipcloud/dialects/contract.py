@@ -76,6 +76,7 @@ ANYWHERE: tuple[type[GatewayError], ...] = (
     errors.Forbidden,
     errors.RequestTimeout,
     errors.RequestTooLarge,
+    errors.TargetTooLong,
     errors.UnsupportedMediaType,
     errors.ExpectationFailed,
     errors.HeadTooLarge,

@@ -44,6 +44,7 @@ from vipcloud.errors import (
     InternalError,
     RequestTimeout,
     RequestTooLarge,
+    TargetTooLong,
     UnsupportedMediaType,
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
@@ -434,6 +435,7 @@ class Connection:
         self._head_bytes = 0  # 0 outside of a head; in one, 1 and what earlier reads brought of it
         self._headers: dict[bytes, bytes] = {}
         self._repeated = 0  # header lines whose name had been there before
+        self._repeated_bytes = 0  # of their names
         self._fault: GatewayError | None = None  # what is wrong with them; the last request then
         self._url: list[bytes] = []  # of the head, and the part of the body, that the parser is at
         self._parts: list[bytes] = []
@@ -662,6 +664,7 @@ class Connection:
         if not self._head_bytes:
             return  # a trailer
         self._repeated += 1
+        self._repeated_bytes += len(name)
         headers = self._headers
         if self._repeated + len(headers) > self.server.settings.headers_max:
             return  # refused by _guard: joining the rest would take quadratic time
@@ -735,13 +738,16 @@ class Connection:
         settings = self.server.settings
         if self._head_bytes == 1:  # it began in this read
             self.deadline = self._loop.time() + settings.head_timeout_s
-            if self.exchange is None:  # else bytes of earlier messages may be among these
-                self._head_bytes += nbytes
-            self._head_bytes += 1
+            # Behind a request that runs, bytes of earlier messages may be among these.
+            self._head_bytes += 1 + (nbytes if self.exchange is None else self._target_bytes())
         else:
             self._head_bytes += nbytes
         if self._head_bytes > settings.head_bytes_max + 2:
-            self._refuse(_head_too_large(settings))
+            self._refuse(_head_too_large(settings, self._target_bytes()))
+
+    def _target_bytes(self) -> int:
+        """How much of the request's target has come."""
+        return sum([len(part) for part in self._url])
 
     def _measure_chunks(self, nbytes: int, content: int, exchange: Exchange) -> None:
         """Chunk extensions and trailers cost the sender little and us time: they may not outgrow the content."""
@@ -780,8 +786,11 @@ class Connection:
         settings = self.server.settings
         lines, self._repeated = len(headers) + self._repeated, 0
         # One read cannot bring more than a head may have, but several can.
-        if sum(len(name) + len(value) + 3 for name, value in headers.items()) > settings.head_bytes_max:
-            return _head_too_large(settings)
+        size = len(exchange.method) + len(exchange.target) + len(b"  HTTP/1.1\r\n\r\n") + self._repeated_bytes
+        size += sum([len(name) + len(value) + 3 for name, value in headers.items()])
+        self._repeated_bytes = 0
+        if size > settings.head_bytes_max:
+            return _head_too_large(settings, len(exchange.target))
         if lines > settings.headers_max:
             return HeadTooLarge(f"The request has more than {settings.headers_max} headers.")
         version = exchange.version = self._parser.get_http_version()
@@ -1077,5 +1086,9 @@ def _guard_body(exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError
     return None
 
 
-def _head_too_large(settings: ServerSettings) -> HeadTooLarge:
-    return HeadTooLarge(f"The request's head is above {settings.head_bytes_max} bytes.")
+def _head_too_large(settings: ServerSettings, target_bytes: int) -> GatewayError:
+    """RFC 9112 §3 tells a target that is too long apart. Here that is one that takes more than half of the limit."""
+    most = settings.head_bytes_max
+    if target_bytes > most // 2:
+        return TargetTooLong(f"The request's target is too long: its head may have {most} bytes in all.")
+    return HeadTooLarge(f"The request's head is above {most} bytes.")
