@@ -448,6 +448,7 @@ class Connection:
         self._lingering = False
         self._paused_reading = False
         self._paused_writing = False
+        self._awaited_until = NEVER  # by when the client has to send what we wait for
         self._stall_deadline = NEVER
         self._stall_bytes = 0  # unsent when the deadline was set
         self._writable: asyncio.Future[None] | None = None
@@ -544,27 +545,29 @@ class Connection:
 
     def pause_writing(self) -> None:
         self._paused_writing = True
-        self._watch_unsent()
+        self._watch_unsent(self._loop.time())
         if self.exchange is not None and self.exchange.on_pause is not None:
             self.exchange.on_pause()
 
     def resume_writing(self) -> None:
         self._stall_deadline = NEVER
         if self._transport.is_closing():
-            self._watch_unsent()
+            self._watch_unsent(self._loop.time())
         elif self.exchange is None and not self._head_bytes and not self._lingering:
             self.deadline = self._loop.time() + self.server.settings.keepalive_timeout_s
+        else:
+            self.deadline = self._due()
         self._release_writers()
 
     def expire(self, now: float) -> None:
         """A time limit has passed: of a stalled reader, a head, a body, an idle connection, or of lingering."""
         settings = self.server.settings
         if self._stall_deadline <= now:
-            self._check_stall()
+            self._check_stall(now)
         elif self._lingering:
             self._close()
         elif self._head_bytes and self._paused_reading:
-            self.deadline = now + settings.head_timeout_s
+            self._await_until(now + settings.head_timeout_s)
         elif self._head_bytes:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {settings.head_timeout_s:g} s."))
         elif self._receiving is not None:
@@ -700,7 +703,7 @@ class Connection:
         if not exchange.late:
             exchange.late = True
             self._receiving_since_s = now = self._loop.time()
-            self.deadline = min(now + settings.body_timeout_s, self._stall_deadline)
+            self._await_until(now + settings.body_timeout_s)
             self._raw_bytes = self._bare_bytes = 0
             if int(exchange.headers.get(b"content-length", b"0")) > settings.body_bytes_max:
                 self._refuse_too_large(exchange)
@@ -737,7 +740,7 @@ class Connection:
         """Bound a head that has not come whole, in bytes, lines and time."""
         settings = self.server.settings
         if self._head_bytes == 1:  # it began in this read
-            self.deadline = self._loop.time() + settings.head_timeout_s
+            self._await_until(self._loop.time() + settings.head_timeout_s)
             # Behind a request that runs, bytes of earlier messages may be among these.
             self._head_bytes += 1 + (nbytes if self.exchange is None else self._target_bytes())
         else:
@@ -767,6 +770,7 @@ class Connection:
         exchange = self._waiting[-1] if self._waiting else self.exchange
         if exchange is None or exchange.fault is not None:
             self._lingering = True
+            self._await_until(NEVER)
             return False
         exchange.whole = None
         self._receiving = exchange
@@ -809,7 +813,7 @@ class Connection:
         self._parts.clear()
         receiving = self._receiving
         self._receiving = None
-        self.deadline = self._stall_deadline
+        self._await_until(NEVER)
         if receiving is not None:
             receiving.keep_alive = False
             receiving.complete_body(fault)
@@ -825,21 +829,31 @@ class Connection:
         allowed_until = self._receiving_since_s + settings.body_timeout_s + earned_s
         unasked = exchange.expects_continue and not exchange.body_awaited  # the client waits for us
         if self._paused_reading or unasked or now < allowed_until:
-            self.deadline = min(self._stall_deadline, max(allowed_until, now + 0.25))
+            self._await_until(max(allowed_until, now + 0.25))
         else:
             self._refuse(RequestTimeout("The request's body arrived too slowly."))
 
-    def _check_stall(self) -> None:
+    def _await_until(self, until: float) -> None:
+        self._awaited_until = until
+        self.deadline = min(until, self._stall_deadline)
+
+    def _due(self) -> float:
+        """Until when what comes in is awaited; NEVER where nothing is: between a request's end and its answer."""
+        awaited = self._head_bytes or self._receiving is not None or self._lingering
+        return self._awaited_until if awaited else NEVER
+
+    def _check_stall(self, now: float) -> None:
         """Cut a reader that has taken nothing since the deadline was set. A slow one is waited for."""
-        self.deadline = NEVER
         if self._transport.get_write_buffer_size() >= self._stall_bytes:
+            self.deadline = NEVER
             self.abort()
             return
-        self._watch_unsent()
+        self.deadline = self._due()
+        self._watch_unsent(now)
 
-    def _watch_unsent(self) -> None:
+    def _watch_unsent(self, now: float) -> None:
         self._stall_bytes = self._transport.get_write_buffer_size()
-        self._stall_deadline = self._loop.time() + self.server.settings.write_stall_timeout_s
+        self._stall_deadline = now + self.server.settings.write_stall_timeout_s
         self.deadline = min(self.deadline, self._stall_deadline)
 
     async def receive_body(self, exchange: Exchange) -> None:
@@ -862,7 +876,7 @@ class Connection:
             self._paused_reading = False
             self._receiving_since_s = now = self._loop.time()  # the pause was ours, not the client's
             if self._head_bytes:
-                self.deadline = now + self.server.settings.head_timeout_s
+                self._await_until(now + self.server.settings.head_timeout_s)
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
@@ -969,7 +983,7 @@ class Connection:
             return
         self._lingering = True
         self._receiving = None
-        self.deadline = self._loop.time() + self.server.settings.linger_timeout_s
+        self._await_until(self._loop.time() + self.server.settings.linger_timeout_s)
         self._resume_reading()
         if self._transport.can_write_eof():
             self.server.outbox.flush()
@@ -1018,9 +1032,9 @@ class Connection:
         """Close when all that was written has gone out, or when the reader takes no more of it."""
         self.server.outbox.flush()
         self._transport.close()
-        self.deadline = NEVER
+        self._awaited_until = self.deadline = NEVER
         if self._transport.get_write_buffer_size():
-            self._watch_unsent()
+            self._watch_unsent(self._loop.time())
 
     def release(self) -> socket.socket | None:
         """A copy of the socket, and no more of it here, if this connection is idle and may serve on; else None."""
