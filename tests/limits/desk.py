@@ -11,7 +11,7 @@ from vipcloud.limits.caps import Caps
 from vipcloud.limits.connection import Client
 from vipcloud.limits.guard import NO_CREDIT_LIMIT, Booked, Guard, Permit, Purse, Subject
 from vipcloud.limits.rules import Ask, Limits, Meter, Standing
-from vipcloud.limits.valkey import ValkeyGuard
+from vipcloud.limits.valkey import Reread, ValkeyGuard
 from vipcloud.money import NANO, NanoUSD, PicoUSDPerToken
 
 LEASE_S = 600.0
@@ -81,11 +81,13 @@ async def as_told(purse: Purse) -> Booked:
 
 
 @asynccontextmanager
-async def valkey_desk(server: Server, nodes: int = 1, timeout_s: float = 5) -> AsyncIterator[Desk]:
+async def valkey_desk(
+    server: Server, nodes: int = 1, timeout_s: float = 5, reread: Reread = as_told
+) -> AsyncIterator[Desk]:
     client = Client(server.url, timeout_s=timeout_s, waiting_max=1000)
 
     def make(clock: ManualClock, chance: Callable[[], float]) -> ValkeyGuard:
-        return ValkeyGuard(client, clock, LEASE_S, nodes, as_told, chance, lambda: round(clock.wall_s() * 1_000_000))
+        return ValkeyGuard(client, clock, LEASE_S, nodes, reread, chance, lambda: round(clock.wall_s() * 1_000_000))
 
     desk = Desk(make)
     task = asyncio.get_running_loop().create_task(desk.guard.run())

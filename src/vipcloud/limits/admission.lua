@@ -356,17 +356,20 @@ local function admit()
   return { 0, tokens, first, held, limit, remaining, reset, day_limit, day_remaining, today }
 end
 
--- A purse that is not known yet begins with what the store says.
+-- A purse that is not known yet begins with what the store says; to one that is known, what the store says was charged
+-- is the least.
 local function open()
   for place, purse in ipairs(purses) do
     local state = purse_of(purse[1])
-    if not state.charged then
+    if not state.charged or purse[3] > state.charged then
       call('HSET', 'vc:m:' .. purse[1], 'charged', whole(purse[3]))
-      state.charged = purse[3]
+      state.charged, state.charged_more = purse[3], 0
     end
     write_spent(state)
     for day, amount in pairs(details[2][place]) do
-      call('HSETNX', 'vc:s:' .. purse[1], day, whole(amount))
+      if amount > number('HGET', 'vc:s:' .. purse[1], day) then
+        call('HSET', 'vc:s:' .. purse[1], day, whole(amount))
+      end
     end
   end
   return 1
@@ -422,11 +425,11 @@ local function extend()
   return 1
 end
 
--- Told again after a lost connection (`again`), a settlement whose hold is gone was heard the first time; and where the
--- second telling is heard before the first, the first finds a mark of that.
+-- Told again after a lost connection (`again`), a settlement whose hold is gone was heard the first time, or else its hold
+-- lapsed, which is answered with a 2, as is one of a purse that is not known. Where the second telling is heard before the first, the first finds a mark of that.
 local function settle()
   local charge, day, again = details[2], details[3], details[4]
-  local free, problem = true, nil
+  local free, problem, heard = true, nil, 1
   for _, meter in ipairs(meters) do
     if meter[4] > 0 then
       local state = meter_of(meter[1])
@@ -454,6 +457,8 @@ local function settle()
     end
     if held then
       drop_hold(state, request, held)
+    elseif again == 1 or not state.charged then
+      heard = 2
     end
     if charge > 0 and (held or again == 0 and not marked) and state.charged then
       state.charged, state.charged_more = state.charged + charge, state.charged_more + charge
@@ -461,7 +466,7 @@ local function settle()
       state.spent[day] = (state.spent[day] or 0) + charge
     end
   end
-  return free and 1 or error(problem, 0)
+  return free and heard or error(problem, 0)
 end
 
 local function standing()

@@ -2,15 +2,16 @@
 
 What is asked in one turn of the loop goes in one call. Settlements, which nobody waits for, wait a little for an
 admission to go with. Counts go by the server's clock. A settlement that was not heard is told again after a lost
-connection; a request whose gateway died gives its place and its hold back when they lapse. What no answer came for may
-have been admitted all the same, and so is settled for nothing.
+connection, and after growing pauses where the server cannot write it, until its hold has lapsed; then the server is
+told what the books say of these purses. A request whose gateway died gives its place and its hold back when they lapse.
+What no answer came for may have been admitted all the same, and so is settled for nothing.
 
 Without the server limits go on from this process's memory, each at its part (limit ÷ `nodes`), and what costs money is
 refused with 503: how much of the credit the other gateways have held cannot be known here. What runs goes on: a request
 was admitted with credit for all of its answer, and asks for its next slice until it is heard. With data lost on the
-server, a purse begins anew with what the store says: charges of the last second or two are missing from that, and
-running requests' holds until they ask for their next slice. One server (with replicas, if you like), not a cluster: an
-admission touches keys of many names.
+server, a purse begins anew with what the store says. Charges of the last second or two are missing from that until the
+store is asked once more, soon after, and running requests' holds until they ask for their next slice. One server (with
+replicas, if you like), not a cluster: an admission touches keys of many names.
 """
 
 import asyncio
@@ -42,6 +43,11 @@ READY_WITHIN_S = 3.0
 TOGETHER_MAX: Final = 64  # operations in one call: the server does nothing else meanwhile, for a millisecond or two
 SETTLEMENT_WAITS_S: Final = 0.002  # at most, for an admission to go with
 UNKNOWN: Final = 3  # the kind of answer that the script gives for a purse that it does not know
+HEARD: Final = 1
+UNSURE: Final = 2  # a settlement was told again, and was heard before or its hold has lapsed; or its purse is not known
+UNHEARD_MAX = 20_000  # settlements, some 10 MB; and as many purses that charges may be missing from
+RETELL_S_MIN, RETELL_S_MAX = 1.0, 60.0  # pauses
+BOOKED_WITHIN_S = 10.0  # as a rule: from a request's end until the books have its charge
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
 
 
@@ -82,6 +88,8 @@ class ValkeyGuard:
         now_us: Callable[[], int] | None = None,
     ) -> None:
         self._client = client
+        self._clock = clock
+        self._lease_s = lease_s
         self._lease_us = int(lease_s * 1_000_000)
         self._reread = reread
         self._chance = chance
@@ -89,6 +97,10 @@ class ValkeyGuard:
         self._fallback = LocalGuard(clock, lease_s, chance, share=1 / nodes)
         self._fallen_back: set[str] = set()  # requests that the fallback has admitted
         self._untold: dict[str, _Settlement] = {}  # by request: those that have not been heard of
+        self._unheard: dict[str, float] = {}  # of these, those that will not be unless told again, oldest first; since
+        self._unsure: dict[str, float] = {}  # purses that charges may be missing from, and when the books have them
+        self._given_up = 0  # settlements, since that was last said
+        self._refused = False  # whether the server could not write a settlement, and that was said
         self._gathered = _Batch(self)  # what goes next
         self._last: _Batch | None = None  # of those that are under way
         self._asking = 0  # operations whose answer is waited for
@@ -330,6 +342,8 @@ class ValkeyGuard:
             ),
         )
         await self._ask(_OPEN, fresh, ("", [spent for _, spent in booked]))
+        for purse in subject.purses:
+            self._look_up_later(purse.id)  # the books may lack the last charges
 
     # --- without the server
 
@@ -354,31 +368,104 @@ class ValkeyGuard:
         settlement = self._untold[request_id] = _Settlement(request_id, packed, charge, day)
         connection = self._client.connection
         if connection is None:
+            self._note_unheard(settlement)
             return
         self._gather(connection, _SETTLE, packed, settlement.details(again=0), settlement)
         if not self._soon and not self._later:
             self._later = True
             connection.loop.call_later(SETTLEMENT_WAITS_S, self._waited)
 
-    def note_heard(self, settlement: "_Settlement", *, heard: bool) -> None:
-        if heard:
-            self._untold.pop(settlement.request_id, None)
-        else:
-            self._client.changed.set()  # `_retell` looks after it
+    def note_answer(self, settlement: "_Settlement", answer: object) -> None:
+        if self._untold.get(settlement.request_id) is not settlement:
+            return  # it was heard, or given up, meanwhile
+        if answer in (HEARD, UNSURE):
+            del self._untold[settlement.request_id]
+            self._unheard.pop(settlement.request_id, None)
+            if answer == UNSURE:
+                self._note_unsure(settlement)
+            return
+        self._note_unheard(settlement)
+        if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
+            self._client.changed.set()  # `_retell` gives it the script
+        elif not isinstance(answer, Away) and not self._refused:
+            self._refused = True
+            log.error("settlements_refused", reason=str(answer))
+
+    def _note_unheard(self, settlement: "_Settlement") -> None:
+        self._unheard.setdefault(settlement.request_id, self._clock.monotonic_s())
+        if len(self._unheard) > UNHEARD_MAX:
+            self._give_up(next(iter(self._unheard)))
+
+    def _give_up(self, request_id: str) -> None:
+        """What it held lapses by itself; what it was charged is in the books."""
+        del self._unheard[request_id]
+        self._note_unsure(self._untold.pop(request_id))
+        self._given_up += 1
+
+    def _note_unsure(self, settlement: "_Settlement") -> None:
+        if settlement.charge:
+            for purse in _unpacked(settlement.packed)[1]:
+                self._look_up_later(purse[0])
+
+    def _look_up_later(self, purse_id: str) -> None:
+        self._unsure[purse_id] = self._clock.monotonic_s() + BOOKED_WITHIN_S
+        if len(self._unsure) > UNHEARD_MAX:  # it is set right when a gateway reads its account anew
+            del self._unsure[next(iter(self._unsure))]
 
     async def _retell(self) -> None:
-        """Tell again what was not heard, whenever the connection is there again, oldest first."""
+        """Tell again what was not heard: whenever the connection is there again, and after pauses."""
+        changed, pause_s = self._client.changed, RETELL_S_MIN
         while True:
-            await self._client.changed.wait()
-            self._client.changed.clear()
-            try:
-                await self.load()
-                for settlement in list(self._untold.values()):
-                    details = settlement.details(again=1)
-                    if await self._call_packed(_SETTLE, settlement.packed, details) == 1:
-                        self._untold.pop(settlement.request_id, None)
-            except Away:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await changed.wait()
+            if changed.is_set():
+                changed.clear()
+                pause_s = RETELL_S_MIN
+            elif not self._unheard and not self._unsure:
+                pause_s = RETELL_S_MIN
                 continue
+            with contextlib.suppress(Away):
+                await self.load()
+                await self.tell_again()
+            pause_s = min(2 * pause_s, RETELL_S_MAX)
+
+    async def tell_again(self) -> None:
+        """Oldest first, and then what the books say of purses that charges may be missing from. Raises Away."""
+        untold = list(self._unheard)
+        for place in range(0, len(untold), TOGETHER_MAX):
+            connection = self._client.connection
+            if connection is None:
+                raise Away("there is no connection")
+            for request_id in untold[place : place + TOGETHER_MAX]:
+                settlement = self._untold.get(request_id)
+                if settlement is not None:
+                    self._gather(connection, _SETTLE, settlement.packed, settlement.details(again=1), settlement)
+            await self.flushed()
+        overdue_s = self._clock.monotonic_s() - self._lease_s
+        for request_id in [name for name, since_s in self._unheard.items() if since_s <= overdue_s]:
+            self._give_up(request_id)
+        if self._given_up:
+            log.error("settlements_given_up", count=self._given_up)
+            self._given_up = 0
+        if self._refused and not self._unheard:
+            self._refused = False
+            log.info("settlements_told")
+        await self._tell_booked()
+
+    async def _tell_booked(self) -> None:
+        """Raises Away."""
+        now_s = self._clock.monotonic_s()
+        for purse_id in [name for name, from_s in self._unsure.items() if from_s <= now_s]:
+            if self._client.changed.is_set():
+                return  # there is something to tell again
+            purse = Purse(purse_id, 0, 0)
+            try:
+                purse.charged_nanousd, purse.spent = await self._reread(purse)
+            except Unavailable:
+                return  # until the store is back
+            if await self._call(_OPEN, Subject((), (purse,)), ("", [purse.spent])) == HEARD:
+                self._unsure.pop(purse_id, None)
 
 
 class _Settlement:
@@ -387,11 +474,11 @@ class _Settlement:
     def __init__(self, request_id: str, packed: bytes, charge: int, day: int) -> None:
         self.request_id = request_id
         self.packed = packed
-        self._charge = charge
+        self.charge = charge
         self._day = day
 
     def details(self, *, again: int) -> tuple[Any, ...]:
-        return self.request_id, self._charge, self._day, again
+        return self.request_id, self.charge, self._day, again
 
 
 class _Batch(Waiter):
@@ -423,7 +510,7 @@ class _Batch(Waiter):
         for place in range(len(whose)):
             who = whose[place]
             if isinstance(who, _Settlement):
-                self._guard.note_heard(who, heard=answers[place] == 1)
+                self._guard.note_answer(who, answers[place])
             elif not who.done():  # who asked may have gone
                 who.set_result(answers[place])
         self._end()
@@ -431,7 +518,7 @@ class _Batch(Waiter):
     def failed(self, error: Away) -> None:
         for who in self.whose:
             if isinstance(who, _Settlement):
-                self._guard.note_heard(who, heard=False)
+                self._guard.note_answer(who, error)
             elif not who.done():
                 who.set_exception(error)
         self._end()
