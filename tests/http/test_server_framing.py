@@ -28,6 +28,43 @@ REFUSED = {
     "no host": (head(), 400),
     "two hosts": (head("Host: a", "Host: b"), 400),
     "two equal hosts": (head("Host: a", "host: a"), 400),
+    **{
+        f"host {host!r}": (head(f"Host: {host}"), 400)
+        for host in (
+            *(
+                "a b",
+                "a, b",
+                "a/b",
+                "/",
+                "u@a",
+                "a:99999x",
+                "a:80:80",
+                ":80:",
+                "\xff<>",
+                "a\tb",
+                'a"',
+                "a?b",
+                "a#b",
+                "a\\b",
+            ),
+            *(
+                "[::1",
+                "::1",
+                "::1]",
+                "[::1]a",
+                "[]",
+                "[::g]",
+                "[::1%25eth0]",
+                "a%2",
+                "a%zz",
+                "http://a",
+                "a|b",
+                "[a]:80",
+            ),
+        )
+    },
+    "a malformed host in HTTP/1.0": (head("Host: a b", first="POST / HTTP/1.0"), 400),
+    "a malformed host beside an absolute target": (head("Host: a b", first="GET http://a/ HTTP/1.1"), 400),
     "two authorizations": (head("Host: a", "Authorization: Bearer a", "Authorization: Bearer b"), 400),
     "two content types": (head("Host: a", "Content-Type: a/b", "Content-Type: a/b"), 400),
     "two claimed addresses": (head("Host: a", "CF-Connecting-IP: 1.1.1.1", "CF-Connecting-IP: 1.1.1.1"), 400),
@@ -166,6 +203,24 @@ ACCEPTED = {
     "absolute target": (b"GET http://b/x/y?z HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /x/y "),
     "absolute target without a path": (b"GET http://b HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / "),
     "absolute target with a query only": (b"GET HTTP://b?x=/y HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / "),
+    **{
+        f"host {host!r}": (head(f"Host: {host}", first="GET / HTTP/1.1"), b"GET / ")
+        for host in (
+            *(
+                "",
+                ":",
+                "a:",
+                ":80",
+                "a:8080",
+                "A.example.com.",
+                "127.0.0.1:80",
+                "xn--bcher-kva.example",
+                "a_b",
+                "a%2Fb",
+            ),
+            *("[::1]", "[::1]:80", "[::FFFF:1.2.3.4]", "a\t ", "a;b=c,d!$&'()*+~"),
+        )
+    },
     "asterisk": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", b"OPTIONS * "),
     "upper-case encoding": (head("Host: a", "Transfer-Encoding: CHUNKED") + CHUNKS, b"POST / abc"),
     "chunk extensions": (CHUNKED_HEAD + b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n', b"POST / abc"),
@@ -237,6 +292,17 @@ async def test_repeated_headers_are_joined(serve: Serve) -> None:
 
     served = await serve(handler)
     assert (await served.ask(get("/", "X: 1", "x: 2", "Cookie: a=1", "Cookie: b=2"))).body == b"1, 2|a=1; b=2"
+
+
+async def test_a_host_is_looked_at_in_each_request_of_a_connection(serve: Serve) -> None:
+    echo, served = await both(serve)
+    async with served.dial() as wire:
+        for host in (b"a", b"a", b"b:80", b"a"):
+            wire.send(GET.replace(b"Host: a", b"Host: " + host))
+            assert (await wire.answer()).status == 200
+        wire.send(GET.replace(b"Host: a", b"Host: a b") + SMUGGLED)
+        assert_refused(await wire.answer(), 400)
+    assert len(echo.seen) == 4
 
 
 async def test_a_bad_request_of_a_half_closed_client_gets_its_refusal(serve: Serve) -> None:

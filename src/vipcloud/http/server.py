@@ -6,11 +6,11 @@ body ever being read, or await `body()`. Requests that are pipelined behind it w
 Once a connection has sent the same head twice in a row, a request with that head that comes whole in one read is not
 parsed (`heads`).
 
-What llhttp does not refuse by itself is refused here: a missing or doubled Host, doubled Authorization, Content-Type or
-CF-Connecting-IP, any Transfer-Encoding but `chunked`, a Content-Encoding, limits of size and time. llhttp in its strict
-mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled or malformed Content-Length, malformed
-chunks and control characters (checked against httptools 0.9.0 by tests/http/test_server_framing.py). After a fault the
-connection is closed: what follows on it can no longer be trusted.
+What llhttp does not refuse by itself is refused here: a missing, doubled or malformed Host, doubled Authorization,
+Content-Type or CF-Connecting-IP, any Transfer-Encoding but `chunked`, a Content-Encoding, limits of size and time.
+llhttp in its strict mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled or malformed
+Content-Length, malformed chunks and control characters (checked against httptools 0.9.0 by
+tests/http/test_server_framing.py). After a fault the connection is closed: what follows on it can no longer be trusted.
 
 The loop hands over what a read has brought as `bytes`, uvloop up to 256 KiB of it (docs/decisions/0032). It is taken in
 by pieces no larger than a head or a body may be, so that limits are met in time.
@@ -27,6 +27,7 @@ a reset, and its request is cancelled within about 100 ms; one that still listen
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +67,11 @@ _HEX: Final = [b"%x" % size for size in range(_HEX_MAX)]  # sizes of chunks: to 
 _CLOSE: Final = b"connection: close\r\n\r\n"  # the last header
 _ONCE: Final = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
+)
+# uri-host [":" port] (RFC 9110 §7.2, RFC 3986 §3.2.2). It may be empty: a target without an authority has such a Host
+# (RFC 9112 §3.2), and no route here depends on it.
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?[ \t]*"
 )
 _RARE: Final = frozenset(
     (b"transfer-encoding", b"content-encoding", b"expect")
@@ -436,6 +442,7 @@ class Connection:
         self._headers: dict[bytes, bytes] = {}
         self._repeated = 0  # header lines whose name had been there before
         self._repeated_bytes = 0  # of their names
+        self._host = b""  # the last that was found good
         self._fault: GatewayError | None = None  # what is wrong with them; the last request then
         self._url: list[bytes] = []  # of the head, and the part of the body, that the parser is at
         self._parts: list[bytes] = []
@@ -613,7 +620,7 @@ class Connection:
             head_bytes > 1
             or self._repeated
             or len(headers) > self.server.settings.headers_max
-            or b"host" not in headers
+            or not self._is_host(headers.get(b"host"))
             or not _RARE.isdisjoint(headers)
             or parser.get_http_version() != "1.1"
         ):
@@ -785,6 +792,16 @@ class Connection:
         self._replaying = False
         return True
 
+    def _is_host(self, host: bytes | None) -> bool:
+        """Whether a Host is there and well-formed. A connection's is mostly the same in all of its requests."""
+        if host is None:
+            return False
+        if host != self._host:
+            if _HOST.fullmatch(host) is None:
+                return False
+            self._host = host
+        return True
+
     def _guard(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
         """What llhttp lets through and we do not; also notes how the body is framed."""
         settings = self.server.settings
@@ -804,6 +821,8 @@ class Connection:
                 return BadRequest(f"HTTP/{version} is not served here; use HTTP/1.1.")
         elif b"host" not in headers:
             return BadRequest("The header 'host' is missing.")
+        if not self._is_host(headers.get(b"host", b"")):
+            return BadRequest("The header 'host' is no host with or without a port.")
         return _guard_body(exchange, headers)
 
     def _refuse(self, fault: GatewayError) -> None:
