@@ -202,6 +202,11 @@ class Client:
             raise Away("there is no connection")
         return self.connection.call(words)
 
+    def leave(self) -> None:
+        """Give the connection up and make another: by the same name there may be another server by now."""
+        if self.connection is not None:
+            self.connection.close()
+
     async def run(self) -> None:
         """Connect, and connect anew whenever the connection is lost."""
         pause_s = PAUSE_S_MIN
@@ -258,6 +263,9 @@ class Client:
                 answer = await connection.call(words)
                 if isinstance(answer, hiredis.ReplyError):
                     raise answer
+            role = await connection.call(("ROLE",))  # an error says that we may not ask
+            if isinstance(role, list) and role[0] != b"master":
+                raise Away("it is a replica")
         except BaseException:
             connection.close()
             raise

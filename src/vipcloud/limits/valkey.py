@@ -314,8 +314,13 @@ class ValkeyGuard:
             await self.load()
             answer = await self._call(name, subject, details)
         if isinstance(answer, (hiredis.ReplyError, str)):
+            self._look_at(answer)
             raise Away(str(answer))
         return answer
+
+    def _look_at(self, refusal: hiredis.ReplyError | str) -> None:
+        if str(refusal).startswith("READONLY"):
+            self._client.leave()  # another has taken over
 
     async def _mended(self, answer: Any, name: str, subject: Subject, details: tuple[Any, ...]) -> Any:
         """As `_loaded`, and after the purses that the server does not know yet were opened."""
@@ -387,9 +392,11 @@ class ValkeyGuard:
         self._note_unheard(settlement)
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
             self._client.changed.set()  # `_retell` gives it the script
-        elif not isinstance(answer, Away) and not self._refused:
-            self._refused = True
-            log.error("settlements_refused", reason=str(answer))
+        elif isinstance(answer, (hiredis.ReplyError, str)):
+            self._look_at(answer)
+            if not self._refused:
+                self._refused = True
+                log.error("settlements_refused", reason=str(answer))
 
     def _note_unheard(self, settlement: "_Settlement") -> None:
         self._unheard.setdefault(settlement.request_id, self._clock.monotonic_s())

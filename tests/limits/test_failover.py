@@ -1,0 +1,76 @@
+"""A server that has become a replica, or always was one: gateways look for the one that can be written."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from desk import DOLLAR, Desk, dollars, meter, running, valkey_desk
+
+import valkey_server
+from valkey_server import Server
+from vipcloud.errors import Unavailable
+from vipcloud.limits.connection import Away, Client
+from vipcloud.money import NANO, NanoUSD
+
+REPLICATE = "REPLICAOF", "127.0.0.1", "1"  # nobody is there
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with valkey_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def desk(server: Server) -> AsyncIterator[Desk]:
+    async with valkey_desk(server) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def other(server: Server) -> AsyncIterator[Client]:
+    """Somebody else on the same server."""
+    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
+        yield client
+
+
+async def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("with_admission", [True, False])
+async def test_a_server_that_became_a_replica_is_left_for_one_that_is_none(
+    desk: Desk, other: Client, with_admission: bool
+) -> None:
+    permit = await desk.admit(dollars(5), meter(concurrency=5), ask=DOLLAR)
+    await other.call(*REPLICATE)
+    if with_admission:
+        with pytest.raises(Unavailable):
+            await desk.admit(dollars(5), ask=DOLLAR)
+        desk.guard.settle(permit, NanoUSD(NANO))
+    else:
+        desk.guard.settle(permit, NanoUSD(NANO))
+    await until(lambda: not desk.guard._client.connected)
+    assert desk.guard.degraded
+    await other.call("REPLICAOF", "NO", "ONE")
+    await until(lambda: not desk.guard._untold)
+    assert await other.call("HMGET", "vc:m:a", "charged", "held") == [b"1000000000", b"0"]
+    await desk.admit(dollars(5), ask=DOLLAR)
+    assert not desk.guard.degraded
+
+
+async def test_a_replica_is_not_connected_to(server: Server, other: Client) -> None:
+    await other.call(*REPLICATE)
+    with pytest.raises(Away, match="replica"):
+        await Client(server.url, timeout_s=5, waiting_max=3)._open()
+
+
+async def test_who_may_not_ask_for_the_role_is_connected(server: Server, other: Client) -> None:
+    await other.call("ACL", "SETUSER", "ann", "on", ">secret", "~vc:*", "+@all", "-role")
+    url = server.url.replace("unix://", "unix://ann:secret@")
+    async with running(Client(url, timeout_s=5, waiting_max=3)) as client:
+        assert client.connected
