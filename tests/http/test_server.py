@@ -215,7 +215,12 @@ async def test_a_body_in_single_bytes_arrives(serve: Serve) -> None:
         assert (await wire.answer()).body == b"POST / fgh"
 
 
-async def test_continue_is_sent_when_the_handler_asks_for_the_body_and_not_before(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "lines", [("100-Continue",), ("100-continue \t",), ("100-continue", "100-continue"), (",100-continue",)]
+)
+async def test_continue_is_sent_when_the_handler_asks_for_the_body_and_not_before(
+    serve: Serve, lines: tuple[str, ...]
+) -> None:
     gate = asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
@@ -224,7 +229,7 @@ async def test_continue_is_sent_when_the_handler_asks_for_the_body_and_not_befor
 
     served = await serve(handler, body_timeout_s=0.3)
     async with served.dial() as wire:
-        request = post(b"abc", "Expect: 100-Continue")
+        request = post(b"abc", *[f"Expect: {line}" for line in lines])
         wire.send(request[:-3])
         assert await wire.is_silent(1.0), "waiting to be asked is not slowness of the client"
         gate.set()

@@ -1104,19 +1104,25 @@ def _origin_form(target: bytes) -> bytes:
 
 def _guard_body(exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
     if b"content-length" not in headers and b"transfer-encoding" in headers:
-        if exchange.version != "1.1" or headers[b"transfer-encoding"].lower() != b"chunked":
+        if exchange.version != "1.1" or _elements(headers[b"transfer-encoding"]) != [b"chunked"]:
             return BadRequest("The only transfer encoding served here is 'chunked', over HTTP/1.1.")
         exchange.chunked_body = True
     encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
+    if encoding is not None and set(_elements(encoding)) - {b"identity"}:
         words = "Compressed request bodies are not accepted; send the JSON as it is."
         return UnsupportedMediaType(words, encoded=True)
     expect = headers.get(b"expect")
     if expect is not None:
-        if expect.lower() != b"100-continue":
+        expected = set(_elements(expect))
+        if expected - {b"100-continue"}:
             return ExpectationFailed("The only expectation served here is '100-continue'.")
-        exchange.expects_continue = True
+        exchange.expects_continue = bool(expected)
     return None
+
+
+def _elements(value: bytes) -> list[bytes]:
+    """Of a list of words, in lower case: white space around them and empty ones mean nothing (RFC 9110 §5.6.1)."""
+    return [word for each in value.lower().split(b",") if (word := each.strip(b" \t"))]
 
 
 def _head_too_large(settings: ServerSettings, target_bytes: int) -> GatewayError:
