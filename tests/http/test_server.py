@@ -241,6 +241,30 @@ async def test_continue_is_sent_when_the_handler_asks_for_the_body_and_not_befor
         assert (await wire.answer()).body == b"x"
 
 
+async def test_http_1_0_is_sent_no_continue(serve: Serve) -> None:
+    asked = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        asked.set()
+        exchange.respond(200, b"", await exchange.body())
+
+    served = await serve(handler)
+    async with served.dial() as wire:
+        request = post(b"abc", "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+        wire.send(request[:-3])
+        await asked.wait()
+        wire.send(request[-3:])
+        answer = await wire.answer()
+        assert (answer.status, answer.body, answer.interim) == (200, b"abc", ())
+
+
+async def test_the_body_of_http_1_0_is_not_waited_for_without_an_end(serve: Serve) -> None:
+    served = await serve(Echo(), body_timeout_s=0.2)
+    async with served.dial() as wire:
+        wire.send(post(b"abc", "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")[:-3])
+        assert (await wire.answer()).status == 408
+
+
 async def test_an_early_refusal_sends_no_continue_and_closes(serve: Serve) -> None:
     async def handler(exchange: Exchange) -> None:
         raise Unauthenticated("no")

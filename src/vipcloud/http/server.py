@@ -1116,7 +1116,7 @@ def _guard_body(exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError
         expected = set(_elements(expect))
         if expected - {b"100-continue"}:
             return ExpectationFailed("The only expectation served here is '100-continue'.")
-        exchange.expects_continue = bool(expected)
+        exchange.expects_continue = bool(expected) and exchange.version == "1.1"  # RFC 9110 §10.1.1: not before
     return None
 
 
