@@ -79,3 +79,35 @@ async def test_memory_that_is_full_leaves_nobody_with_a_place(desk: Desk, other:
             await desk.admit(*legs, ask=DOLLAR)
     await other.call("CONFIG", "SET", "maxmemory", "0")
     assert (await desk.admit(*legs, ask=DOLLAR)).remaining_requests == 7
+
+
+async def test_one_accounts_broken_key_is_not_called_a_loss_of_the_counts_and_is_said_once_a_minute(
+    desk: Desk, other: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await desk.settle(await desk.admit(dollars(1), ask=DOLLAR))
+    await spoil(other, "vc:h:a")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await desk.admit(dollars(1), ask=DOLLAR)
+        assert desk.guard.degraded == ""
+        await desk.settle(await desk.admit(dollars(1, "b"), ask=DOLLAR))
+    out = capsys.readouterr().out
+    assert "limits_degraded" not in out
+    assert "limits_restored" not in out
+    assert out.count("limits_unreadable") == 1
+    assert "whose=['a']" in out
+    desk.clock.advance(60)
+    with pytest.raises(Unavailable):
+        await desk.admit(dollars(1), ask=DOLLAR)
+    assert capsys.readouterr().out.count("limits_unreadable") == 1
+
+
+async def test_a_server_that_is_full_is_a_loss_of_the_counts(desk: Desk, other: Client) -> None:
+    await desk.settle(await desk.admit(dollars(1), ask=DOLLAR))
+    await other.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(Unavailable):
+        await desk.admit(dollars(1), ask=DOLLAR)
+    assert desk.guard.degraded
+    await other.call("CONFIG", "SET", "maxmemory", "0")
+    await desk.admit(dollars(1), ask=DOLLAR)
+    assert not desk.guard.degraded

@@ -48,6 +48,8 @@ UNSURE: Final = 2  # a settlement was told again, and was heard before or its ho
 UNHEARD_MAX = 20_000  # settlements, some 10 MB; and as many purses that charges may be missing from
 RETELL_S_MIN, RETELL_S_MAX = 1.0, 60.0  # pauses
 BOOKED_WITHIN_S = 10.0  # as a rule: from a request's end until the books have its charge
+SERVERS_OWN: Final = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM")  # refusals of any write; others, of a key
+SAID_EVERY_S = 60.0
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
 
 
@@ -71,6 +73,10 @@ log = structlog.get_logger(__name__)
 
 
 Reread = Callable[[Purse], Awaitable[Booked]]
+
+
+class _Unreadable(Away):
+    """A key of this subject's own holds something else than it should; the server works."""
 
 
 class ValkeyGuard:
@@ -106,6 +112,7 @@ class ValkeyGuard:
         self._asking = 0  # operations whose answer is waited for
         self._soon = self._later = False  # whether a turn of the loop, or a time, is waited for
         self._degraded = False
+        self._say_from_s = 0.0  # monotonic: when a key that cannot be read may be said again
 
     @property
     def degraded(self) -> str:
@@ -315,7 +322,8 @@ class ValkeyGuard:
             answer = await self._call(name, subject, details)
         if isinstance(answer, (hiredis.ReplyError, str)):
             self._look_at(answer)
-            raise Away(str(answer))
+            own = isinstance(answer, str) and not answer.startswith(SERVERS_OWN)
+            raise _Unreadable(str(answer)) if own else Away(str(answer))
         return answer
 
     def _look_at(self, refusal: hiredis.ReplyError | str) -> None:
@@ -353,7 +361,12 @@ class ValkeyGuard:
     # --- without the server
 
     def _fall_back(self, error: Away, request_id: str, subject: Subject, ask: Ask, wall_s: float) -> Permit:
-        if not self._degraded:
+        if isinstance(error, _Unreadable):
+            now_s = self._clock.monotonic_s()
+            if now_s >= self._say_from_s:
+                self._say_from_s = now_s + SAID_EVERY_S
+                log.error("limits_unreadable", reason=str(error), whose=[purse.id for purse in subject.purses])
+        elif not self._degraded:
             self._degraded = True
             log.error("limits_degraded", reason=str(error))
         if ask.hold(ask.output_tokens):
