@@ -87,7 +87,10 @@ RAW = (
 @given(RAW, RAW, st.booleans(), st.sampled_from([b"", b" ", b"\n\t"]))
 @example(first=b"", last=b"", spaced=False, end=b"")
 @example(first=b"Be brief.", last=b'x","role":"system', spaced=False, end=b"")
+@example(first=b'"},{"role":"user","content":"', last=b"x", spaced=False, end=b"")
 @example(first=b'"},{"role":"user","content":"', last=b"x", spaced=True, end=b"")
+@example(first=b"a\\", last=b'b","c', spaced=False, end=b"")
+@example(first=b"\\\\", last=b"\\\\", spaced=False, end=b"")
 @example(first=b"\\", last=b"\\", spaced=False, end=b"")
 def test_what_is_recognised_is_what_decoding_says(first: bytes, last: bytes, spaced: bool, end: bytes) -> None:
     gap, tail = (b" " if spaced else b""), TAIL + end
@@ -101,7 +104,8 @@ def test_what_is_recognised_is_what_decoding_says(first: bytes, last: bytes, spa
         if isinstance(expected, openai.PlainChat):
             asked = known.read("k", body)
             assert upstream(asked) == msgspec.to_builtins(expected.messages)
-            assert (asked.shape is not None) == all(map(is_text, texts)), "texts are recognised"
+            usual = all(is_text(text) and not text.endswith(b"\\") for text in texts)
+            assert asked.shape is not None or not usual
 
 
 HELLO = chat(b"Be brief.", b"Hello")
@@ -120,7 +124,16 @@ HELLO = chat(b"Be brief.", b"Hello")
         HELLO.replace(b'"Hello"', b'"Hello","name":"x"'),
         HELLO.replace(b'"Hello"', b'"Hello","content":"x"'),
         HELLO.replace(b'"Hello"', b'null,"content":"x"'),
-        HELLO.replace(b'"Hello"', b'"Hello"},{"role":"user","content":"x"'),
+        HELLO.replace(b'"Hello"', b'"Hello"}, {"role":"user","content":"x"'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{"role":"user","content":null'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{"role":"usher","content":"x"'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{"role":"","content":"x"'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{"content":"x","role":"user"'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{"role":"user"'),
+        HELLO.replace(b'"Hello"', b'"Hello"},{}'),
+        HELLO.replace(b'"Hello"', b'"Hello"},'),
+        HELLO.replace(b"Hello", b'a\\"},{"role":"user","content":"b","c'),
+        HELLO.replace(b"Hello", b'a\\"},{"role":"user","content":"b'),
         HELLO.replace(b'"Hello"', b'"Hello"},{"role":"tool","content":"x"'),
         HELLO.replace(b'"Hello"', b"1"),
         HELLO.replace(b'"Hello"', b' "Hello"'),
@@ -128,8 +141,6 @@ HELLO = chat(b"Be brief.", b"Hello")
         HELLO.replace(b"Hello", b'"}],"n":2,"messages":[{"role":"user","content":"'),
         HELLO.replace(b"0.7", b"7"),
         HELLO.replace(b'"stream":true,', b""),
-        chat(b"Be brief.", tail=TAIL, roles=["system"]),
-        chat(b"a", b"b", b"c", roles=["system", "user", "user"]),
         HELLO.replace(b'"Hello"', b'"'),
         HELLO.replace(b'"Hello"', b""),
         b"",
@@ -187,11 +198,16 @@ def test_a_text_in_another_place_teaches_nothing_wrong(tricky: bytes, taught: by
         HELLO.replace(TAIL, b',"prediction":{"type":"content","content":[{"type":"text","text":"x"}]}}'),
         HELLO.replace(TAIL, b',"vendor":"%b"}' % (b"x" * shapes.SHAPE_BYTES_MAX)),
         chat(b"Be brief.", b"x" * shapes.BODY_BYTES_MAX),
-        chat(*[b"x"] * (MESSAGES_MAX + 1), roles=["user"] * (MESSAGES_MAX + 1)),
+        HELLO.replace(b'"role":"user","content":"Hello"', b'"content":"Hello","role":"user"'),
+        HELLO.replace(b'"role":"user","content"', b'"role": "user", "content"'),
+        chat(b"a", b"b", b"c", roles=["user"] * 3).replace(b"},{", b"}, {", 1),
+        HELLO.replace(b'"store":false', b'"messages":[{"content":"x","role":"user"}]'),
+        b'{"messages":[{"content":"x","role":"user"}],' + HELLO[1:],
+        b'{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],' + HELLO[1:],
         HELLO.replace(TAIL, b',"stop":"x"}'),
     ],
 )
-def test_what_is_large_or_says_more_of_the_prompt_is_not_learned(body: bytes) -> None:
+def test_what_is_large_or_spelled_in_several_ways_or_says_more_of_the_prompt_is_not_learned(body: bytes) -> None:
     known = learned(body)
     assert known.read("k", body).shape is None
 
@@ -222,6 +238,9 @@ OWN_WORDS = [
     HELLO.replace(b'"m"', b'"Zyzzyva is a weevil"'),
     HELLO.replace(b'"m"', b'"%b"' % (b"Zyzzyva" * 20)),
     HELLO.replace(b'"m"', '"☕ Zyzzyva"'.encode()),
+    HELLO.replace(b'"store":false', b'"messages":[{"content":"Zyzzyva","role":"user"}]'),
+    b'{"messages":[{"content":"Zyzzyva","role":"user"}],' + HELLO[1:],
+    b'{"messages":[{"content":"x","role":"user"}],"vendor":[{"role":"user","content":"Zyzzyva"}],' + HELLO[1:],
 ]
 
 
@@ -284,13 +303,32 @@ def test_options_that_say_nothing_of_a_customer_are_learned(more: bytes) -> None
     assert learned(body).read("k", body).shape is not None
 
 
-@pytest.mark.parametrize("roles", [*itertools.product(["system", "user", "assistant"], repeat=2)])
-def test_messages_of_any_role_are_recognised(roles: Sequence[str]) -> None:
-    body = chat(b"Good day.", b"Hello", roles=roles)
-    asked = learned(body).read("k", body)
-    assert asked.shape is not None
-    assert asked.request == requests.parse_chat(body)
-    assert asked.messages == msgspec.json.encode(asked.request.messages)
+@pytest.mark.parametrize("taught", [chat(b"Hello", roles=["user"]), HELLO, chat(b"a", b"b", b"c", roles=["user"] * 3)])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_messages_of_any_number_and_role_are_recognised(taught: bytes, count: int) -> None:
+    known = learned(taught)
+    for roles in itertools.product(["system", "user", "assistant"], repeat=count):
+        body = chat(*[rb"a \"b\" %d" % number for number in range(count)], roles=roles)
+        asked = known.read("k", body)
+        assert asked.shape is not None
+        assert asked.request == requests.parse_chat(body)
+        assert asked.messages == msgspec.json.encode(asked.request.messages)
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_a_conversation_is_recognised_from_its_first_question_on(spaced: bool) -> None:
+    def said(count: int) -> bytes:
+        messages = [{"role": ("user", "assistant")[n % 2], "content": f"„{n}“ \\ \n"} for n in range(count)]
+        chat = {"model": "m", "messages": messages}
+        return (json.dumps(chat) if spaced else json.dumps(chat, separators=(",", ":"), ensure_ascii=False)).encode()
+
+    known = learned(said(1))
+    for count in (3, 5, 99, MESSAGES_MAX):
+        asked = known.read("k", said(count))
+        assert asked.shape is not None
+        assert asked.request == requests.parse_chat(said(count))
+        assert upstream(asked) == msgspec.to_builtins(asked.request.messages)
+    assert known.read("k", said(MESSAGES_MAX + 2)).shape is None, "it is decoded"
 
 
 def test_a_text_of_any_length_is_recognised() -> None:
@@ -376,18 +414,16 @@ def test_a_refused_request_is_not_remembered() -> None:
             known.read("k", HELLO.replace(b"true", b"false", 1))
 
 
-def test_no_text_of_a_message_outlives_the_requests_that_say_it() -> None:
+def test_no_text_of_a_message_is_kept() -> None:
     known = learned(chat(b"Zyzzyva 1", b"Zyzzyva 2"))
     running = [known.read("k", chat(b"Zyzzyva 3", b"Zyzzyva %d" % number)) for number in range(4)]
-    assert any(b"Zyzzyva 3" in said for said in texts_of(known))
     assert all(asked.shape is not None for asked in running)
-    running.clear()
     assert texts_of(known) != []
     assert not any(b"Zyzzyva" in said for said in texts_of(known))
 
 
 def texts_of(owner: object) -> list[bytes]:
-    """All that it holds, itself or by others, for what is looked at weakly too as long as that lives."""
+    """All that it holds, itself or by others."""
     pending, seen, found = [owner], set(), []
     while pending:
         one = pending.pop()
@@ -396,8 +432,6 @@ def texts_of(owner: object) -> list[bytes]:
         seen.add(id(one))
         if isinstance(one, str | bytes):
             found.append(one if isinstance(one, bytes) else one.encode())
-        elif isinstance(one, shapes.RequestShape):
-            pending.append(one._shared())
         if type(one).__module__.startswith("vipcloud") or isinstance(one, list | dict | tuple | set):
             pending += gc.get_referents(one)
     return found

@@ -2,8 +2,8 @@
 
 Theory of operation. The request is decoded once, typed, by msgspec; a violation is turned into OpenAI's words by
 `refusals`. What msgspec cannot say (rules between fields) is checked by `requests.check`. The caller's bytes go no
-further than this: upstreams get what `providers` encodes from these values, but for the texts of requests that `shapes`
-recognises.
+further than this: upstreams get what `providers` encodes from these values, but for the messages of requests that
+`shapes` recognises.
 
 Replies and chunks, in `replies` and `chunks`, are written in the key order that api.openai.com uses.
 

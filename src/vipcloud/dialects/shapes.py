@@ -1,17 +1,16 @@
-"""PURE: plain requests that differ from one before in the texts of their messages alone, so that they need no decoding.
+"""PURE: plain requests that differ from one before in what their messages say alone, so that they need no decoding.
 
-Theory of operation. A program asks with the same model, roles and options again and again. What stands around the texts
-of its messages is learned from one body: the texts are cut out, other texts are put in their place, and the result must
-decode as a `PlainChat` whose messages say just these, in order. They are the hash of what is around them, which cannot
-hold its own hash; so it is by their places that they came to be the messages' texts, and any other texts would. From
-then on a body with the same bytes around, and one JSON string in each place, is the request that was learned with these
-texts in it. All else is decoded as before, and so are faulty texts: nothing is refused here.
+Theory of operation. A program asks with the same model and options again and again, and spells its messages alike: a
+role, then a text. One body teaches what stands before the messages, around their roles and texts, between two of them,
+and behind all of them. That is tried out: a conversation made of these pieces must decode as a `PlainChat` of just
+these messages. Its texts are the hash of the pieces, which cannot hold their own hash; so it is by their places that
+they came to be the messages' texts, and any others would. As one message can follow another there, any number can.
+From then on a body of these pieces, with a role that we know and one JSON string in each place, is the request that was
+learned with these messages in it. All else is decoded as before, and so are faulty texts: nothing is refused here.
 
-Mostly all texts but the last are those of the request before, too. They are compared, not decoded, while a request that
-says them runs; with the last of these they are gone. So no prompt is kept: no text of a message is in a shape. Nothing
-else of a caller's own is, either: a shape is learned only from a `BareChat`, which has nothing but options around its
-texts, and from no body with a backslash there: a `content` spelled with escapes would not be seen, and the next one
-would take its place when decoded.
+No prompt is kept: no text of a message is in a shape. Nothing else of a caller's own is, either: a shape is learned
+only from a `BareChat`, which has nothing but options around its messages, and from no body with a backslash there: a
+`content` spelled with escapes would not be seen, and the next one would take its place when decoded.
 
 A shape is its key's, and nobody else's. Learning costs as much as four requests save, and is paid for by what it
 saves: by each request that is recognised, and a little by each that is not, so that a caller who never repeats anything
@@ -22,7 +21,6 @@ import hashlib
 import re
 from itertools import islice
 from typing import Final
-from weakref import ref
 
 import msgspec
 
@@ -31,7 +29,7 @@ from vipcloud.dialects import openai, requests
 KEYS_MAX: Final = 4096
 LOOKED_AT_MAX: Final = 64  # keys, to find one that may go
 SHAPES_MAX: Final = 4  # of a key
-MESSAGES_MAX: Final = 8
+MESSAGES_MAX: Final = 256
 BODY_BYTES_MAX: Final = 65536  # to learn from
 SHAPE_BYTES_MAX: Final = 1024
 
@@ -41,36 +39,40 @@ EARNED_IF_RECOGNISED: Final = 16
 EARNED_IF_NOT: Final = 1
 BALANCE_MAX: Final = 128
 
-_CONTENT: Final = re.compile(rb'"content"\s*:\s*"([^"]*)"')
+# As each client spells them: up to the first role, from a role to its text, and from a text to the next role or on.
+_FIRST: Final = re.compile(rb'\[\s*\{\s*"role"\s*:\s*"')
+_INNER: Final = re.compile(rb'(?:assistant|system|user)("\s*,(\s*)"content"(\s*:\s*)")')
+_NEXT: Final = re.compile(rb'"\s*\}\s*,\s*\{\s*"role"\s*:\s*"')
+_LAST: Final = re.compile(rb'"\s*\}\s*\]')
+
+_A: Final = 0x61  # assistant
+_S: Final = 0x73  # system
+_U: Final = 0x75  # user
+_BACKSLASH: Final = 0x5C
 
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_encode: Final = msgspec.json.Encoder().encode
+_Assistant: Final = openai.PlainAssistantMessage
+_System: Final = openai.PlainSystemMessage
+_User: Final = openai.PlainUserMessage
+
 _decode: Final = msgspec.json.Decoder(openai.PlainChat).decode
 _decode_bare: Final = msgspec.json.Decoder(openai.BareChat).decode
-_decode_text: Final = msgspec.json.Decoder(str).decode
+_decode_texts: Final = msgspec.json.Decoder(list[str]).decode
 _replace: Final = msgspec.structs.replace
 
 
 class Asked:
-    """A request as it was read. `shape` is what it was recognised by; then `messages` are its messages as JSON.
+    """A request as it was read. `shape` is what it was recognised by; then `messages` is their JSON, as it was sent."""
 
-    `held` is what it has in common with others of its shape, for as long as one of them runs.
-    """
-
-    __slots__ = ("held", "messages", "request", "shape")
+    __slots__ = ("messages", "request", "shape")
 
     def __init__(
-        self,
-        request: openai.ChatRequest,
-        messages: bytes | None = None,
-        shape: "RequestShape | None" = None,
-        held: object = None,
+        self, request: openai.ChatRequest, messages: bytes | None = None, shape: "RequestShape | None" = None
     ) -> None:
         self.request = request
         self.messages = messages
         self.shape = shape
-        self.held = held
 
 
 class Shapes:
@@ -136,101 +138,120 @@ class _Caller:
 
 
 class RequestShape:
-    """What stands around the texts of a plain request, in its body and in its messages as they are sent on.
+    """The pieces of a plain request: all of its body but the roles and texts of its messages.
 
     `sent` is for whoever sends such requests on to remember something in.
     """
 
-    __slots__ = ("_after", "_before", "_former", "_last", "_request", "_sent_after", "_sent_before", "_shared", "sent")
+    __slots__ = (
+        "_after",
+        "_array_at",
+        "_array_end_bytes",
+        "_assistant",
+        "_before",
+        "_between",
+        "_request",
+        "_system",
+        "_user",
+        "sent",
+    )
 
-    def __init__(self, request: openai.PlainChat, around: list[bytes], sent_around: list[bytes]) -> None:
-        """`around` ends and begins with the texts' quotes, `sent_around` leaves them out."""
-        kinds = [type(message) for message in request.messages]
+    def __init__(
+        self,
+        request: openai.PlainChat,
+        before: bytes,
+        inner: bytes,
+        between: bytes,
+        after: bytes,
+        array_at: int,
+        array_end_bytes: int,
+    ) -> None:
+        """The messages' array begins in `before`, at `array_at`, and ends in `after`, with its first bytes."""
         self.sent: object = None
         self._request = request
-        self._before = around[0]
-        self._sent_before = sent_around[0]
-        # Of each message but the last: its class, and what is behind its text in either.
-        self._former = list(zip(kinds[:-1], around[1:-1], sent_around[1:-1], strict=True))
-        self._last = kinds[-1]
-        self._after = around[-1]
-        self._sent_after = sent_around[-1]
-        self._shared: ref[set[_SharedBeginning]] = ref(set())
+        self._before = before
+        self._between = between
+        self._after = after
+        self._array_at = array_at
+        self._array_end_bytes = array_end_bytes
+        self._assistant = b"assistant" + inner
+        self._system = b"system" + inner
+        self._user = b"user" + inner
 
     def recognise(self, body: bytes) -> Asked | None:
         """The request in `body`; None where it has to be decoded."""
-        after = self._after
-        if not (body.startswith(self._before) and body.endswith(after)):
+        before, after = self._before, self._after
+        if not (body.startswith(before) and body.endswith(after)):
             return None
-        held = self._shared()
-        beginning = next(iter(held)) if held is not None else None
-        if beginning is None or not body.startswith(beginning.before):
-            beginning = self._read_beginning(body)
-            if beginning is None:
+        end = len(body) - len(after)
+        texts: list[bytes] = []
+        kinds: list[type[openai.PlainMessage]] = []
+        for message in body[len(before) : end].split(self._between, MESSAGES_MAX):
+            if not message:
                 return None
-            held = {beginning}
-            self._shared = ref(held)
-        text = body[len(beginning.before) - 1 : len(body) - len(after) + 1]  # no string where the two overlap
+            letter = message[0]
+            if letter == _U:
+                opening = self._user
+                kinds.append(_User)
+            elif letter == _A:
+                opening = self._assistant
+                kinds.append(_Assistant)
+            elif letter == _S:
+                opening = self._system
+                kinds.append(_System)
+            else:
+                return None
+            # Behind a text that ends in a backslash the next quote may not be its end.
+            if not message.startswith(opening) or message[len(message) - 1] == _BACKSLASH:
+                return None
+            texts.append(message[len(opening) :])
         try:
-            last = self._last(_decode_text(text))
+            said = _decode_texts(b'["%b"]' % b'","'.join(texts))
         except _FAULTS:
             return None
-        request = _replace(self._request, messages=[*beginning.messages, last])
-        return Asked(request, b"%b%b%b" % (beginning.sent, text, self._sent_after), self, held)
-
-    def _read_beginning(self, body: bytes) -> "_SharedBeginning | None":
-        """All up to the last text; None where it has to be decoded."""
-        messages: list[openai.PlainMessage] = []
-        sent = [self._sent_before]
-        start = len(self._before) - 1
-        for message, behind, sent_behind in self._former:
-            end = body.find(behind, start + 1)
-            if end < 0:
-                return None
-            text = body[start : end + 1]
-            try:
-                messages.append(message(_decode_text(text)))
-            except _FAULTS:
-                return None
-            sent += (text, sent_behind)
-            start = end + len(behind) - 1
-        return _SharedBeginning(body[: start + 1], messages, b"".join(sent))
-
-
-class _SharedBeginning:
-    """A body up to its last text: the messages before that, and as they are sent on."""
-
-    __slots__ = ("before", "messages", "sent")
-
-    def __init__(self, before: bytes, messages: list[openai.PlainMessage], sent: bytes) -> None:
-        self.before = before
-        self.messages = messages
-        self.sent = sent
+        if len(said) != len(texts):  # quotes in a text
+            return None
+        messages = [kind(text) for kind, text in zip(kinds, said, strict=True)]
+        return Asked(
+            _replace(self._request, messages=messages), body[self._array_at : end + self._array_end_bytes], self
+        )
 
 
 def learned(body: bytes) -> RequestShape | None:
-    """The shape of a plain request's `body`; None where its texts cannot be told from the rest, or the rest is long or
-    may hold words of the caller's own."""
-    masked = body.replace(b"\\\\", b"__").replace(
-        b'\\"', b"__"
-    )  # as long, and each quote in it begins or ends a string
-    around: list[bytes] = []
-    start = 0
-    for text in _CONTENT.finditer(masked):
-        around.append(body[start : text.start(1)])
-        start = text.end(1)
-    around.append(body[start:])
-    rest = b"".join(around)
-    if not 1 < len(around) <= MESSAGES_MAX + 1 or len(rest) > SHAPE_BYTES_MAX or b"\\" in rest:
+    """The shape of a plain request's `body`; None where its messages are spelled in another way or in several, or the
+    rest is long or may hold words of the caller's own."""
+    first = _FIRST.search(body)
+    inner = None if first is None else _INNER.match(body, first.end())
+    if first is None or inner is None:
         return None
+    # As long, and each quote in it begins or ends a string.
+    masked = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    between = b""
+    end = masked.find(b'"', inner.end())
+    while (following := _NEXT.match(masked, max(end, 0))) is not None:
+        opening = _INNER.match(body, following.end())
+        if opening is None or opening[1] != inner[1] or between not in (b"", following[0]):
+            return None
+        between = following[0]
+        end = masked.find(b'"', opening.end())
+    last = _LAST.match(masked, max(end, 0))
+    if last is None:
+        return None
+    before, after = body[: first.end()], body[end:]
+    between = between or b'"},%b{"role"%b"' % (inner[2], inner[3])  # as one who spells `inner` so spells it mostly
+    rest = before + inner[1] + between + after
+    if len(rest) > SHAPE_BYTES_MAX or b"\\" in rest:
+        return None
+    if before.count(b'"role"') > 1 or b'"role"' in after or b'"content"' in before or b'"content"' in after:
+        return None  # there are texts besides
     probe = hashlib.blake2b(rest, digest_size=16).hexdigest()
-    filled = probe.encode().join(around)
+    roles = (b"system", b"user", b"assistant")
+    filled = before + between.join(b"%b%b%b" % (role, inner[1], probe.encode()) for role in roles) + after
     try:
         _decode_bare(filled)
         request = _decode(filled)
     except _FAULTS:
         return None
-    # As many messages say it as there are places. No place is two messages', and both have the same order.
-    if [message.content for message in request.messages] != [probe] * (len(around) - 1):
+    if request.messages != [_System(probe), _User(probe), _Assistant(probe)]:
         return None
-    return RequestShape(request, around, _encode(request.messages).split(b'"%b"' % probe.encode()))
+    return RequestShape(request, before, inner[1], between, after, first.start(), len(last[0]))

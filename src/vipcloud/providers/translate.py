@@ -4,8 +4,8 @@ Theory of operation. A candidate's `Quirks` say how it differs from OpenAI; noth
 candidate cannot do is refused first (`fitness`), so that routing can pass over it. Then messages, tools and
 parameters are rewritten, each only if it must be: the messages of a `PlainChat` are encoded as they stand, and it has
 no tools and none of the rarer parameters. What is not translated is dropped, a client's vendor keys with it. The
-caller's bytes go no further, but for the texts that `dialects.shapes` has told by what is around them: each is one JSON
-string, and goes with the caller's escapes.
+caller's bytes go no further, but for the messages of a request that `dialects.shapes` has recognised, which are roles
+and texts and nothing else: they go as they came.
 
     fitness     what a candidate cannot do            messages    roles, contents, former turns
     reasoning   whether and how much it reasons       tools       definitions, choice, names
