@@ -22,6 +22,7 @@
 
 local WINDOW, DAY = 60000000, 86400000000
 local OUTPUT_TOKENS_MIN, DAYS_KEPT_MAX, LAPSED_PER_CALL, MARKED_S = 16, 70, 20, 3600
+local PURSE_KEPT_S = 40 * DAY / 1000000 -- longer than a month, which caps may be for; whoever comes later is read anew
 
 local call, format = redis.call, string.format
 local now
@@ -151,16 +152,21 @@ end
 local function write_spent(state)
   local spent = state.spent
   if spent then
-    local key, last = 'vc:s:' .. state.id, 0
+    local key, last = 'vc:s:' .. state.id, nil
     state.spent = nil
     for day, amount in pairs(spent) do
-      call('HINCRBY', key, day, whole(amount))
-      last = math.max(last, day)
+      if call('HINCRBY', key, day, whole(amount)) == amount then -- the first of its day
+        last = math.max(last or day, day)
+      end
     end
-    if call('HLEN', key) > DAYS_KEPT_MAX then
-      for _, known in ipairs(call('HKEYS', key)) do
-        if tonumber(known) < last - DAYS_KEPT_MAX then
-          call('HDEL', key, known)
+    if last then
+      call('EXPIRE', key, PURSE_KEPT_S)
+      call('EXPIRE', 'vc:m:' .. state.id, PURSE_KEPT_S)
+      if call('HLEN', key) > DAYS_KEPT_MAX then
+        for _, known in ipairs(call('HKEYS', key)) do
+          if tonumber(known) < last - DAYS_KEPT_MAX then
+            call('HDEL', key, known)
+          end
         end
       end
     end
@@ -356,21 +362,33 @@ local function admit()
   return { 0, tokens, first, held, limit, remaining, reset, day_limit, day_remaining, today }
 end
 
--- A purse that is not known yet begins with what the store says; to one that is known, what the store says was charged
--- is the least.
+-- A purse that is not known yet begins with what the store says, and with what is held of it by those who run on; to one
+-- that is known, what the store says was charged is the least.
 local function open()
   for place, purse in ipairs(purses) do
-    local state = purse_of(purse[1])
-    if not state.charged or purse[3] > state.charged then
-      call('HSET', 'vc:m:' .. purse[1], 'charged', whole(purse[3]))
-      state.charged, state.charged_more = purse[3], 0
+    local id, booked = purse[1], purse[3]
+    local state = purse_of(id)
+    local new = not state.charged
+    if new then
+      local held = 0
+      for _, amount in ipairs(call('HVALS', 'vc:h:' .. id)) do
+        held = held + tonumber(amount)
+      end
+      call('HSET', 'vc:m:' .. id, 'held', whole(held))
+      state.held = held + state.held_more
+    end
+    if new or booked > state.charged then
+      call('HSET', 'vc:m:' .. id, 'charged', whole(booked))
+      state.charged, state.charged_more = booked, 0
     end
     write_spent(state)
     for day, amount in pairs(details[2][place]) do
-      if amount > number('HGET', 'vc:s:' .. purse[1], day) then
-        call('HSET', 'vc:s:' .. purse[1], day, whole(amount))
+      if amount > number('HGET', 'vc:s:' .. id, day) then
+        call('HSET', 'vc:s:' .. id, day, whole(amount))
       end
     end
+    call('EXPIRE', 'vc:m:' .. id, PURSE_KEPT_S)
+    call('EXPIRE', 'vc:s:' .. id, PURSE_KEPT_S)
   end
   return 1
 end
