@@ -147,11 +147,12 @@ async def admitted(
     rescue = Rescue.of(exchange.header(b"x-vipcloud-rescue"), request)
     started_s = parts.clock.wall_s()
     others: Iterator[ChatRequest] = _NO_OTHERS
+    form = answers.wanted(request) if request.response_format is not None else None
     if request.models is None:
-        offer = find_offer(call, parts, principal, request, started_s, len(body))
+        offer = find_offer(call, parts, principal, request, started_s, len(body), form)
     else:
         others = iter(wishes.by_model(request))
-        offer = first_offer(call, parts, principal, others, started_s, len(body))
+        offer = first_offer(call, parts, principal, others, started_s, len(body), form)
     permit = await admit(call, parts, subject, offer, started_s)
     bill = open_bill(parts, principal, offer, permit, started_s, claim=call.claim)
     attempt = Attempt(call, parts, offer.request, offer.model, permit, bill, offer.pool, offer.form, rescue)
@@ -271,15 +272,23 @@ class Offer:
 
 
 def find_offer(
-    call: Call, parts: Parts, principal: Principal, request: ChatRequest, started_s: float, body_bytes: int
+    call: Call,
+    parts: Parts,
+    principal: Principal,
+    request: ChatRequest,
+    started_s: float,
+    body_bytes: int,
+    form: Form | None,
 ) -> Offer:
-    """Raises Forbidden, ModelNotFound, NotImplementedYet, what `Upstreams.pool` does, and BadRequest for a form."""
+    """Raises Forbidden, ModelNotFound, NotImplementedYet, and what `Upstreams.pool` does.
+
+    `form` is the request's, whatever its model: a schema takes too long to compile it for each.
+    """
     model = parts.catalog.model(request.model)
     call.model = model.id
     if principal.terms is not None:
         check_terms(call, parts, principal.terms, model.id)
     pool = parts.upstreams.pool(model, request, principal.account)
-    form = answers.wanted(request) if request.response_format is not None else None
     assert model.prices is not None, "the catalogue serves no model without a price"
     price = model.prices.at(started_s)
     tokens_in = body_bytes if body_bytes <= SMALL_BODY_BYTES else requests.text_bytes(request)
@@ -306,12 +315,13 @@ def first_offer(
     wanted: Iterator[ChatRequest],
     started_s: float,
     body_bytes: int,
+    form: Form | None,
 ) -> Offer:
     """The first that can be had of those wanted. Raises what became of the first one if none can."""
     first: GatewayError | None = None
     for request in wanted:
         try:
-            return find_offer(call, parts, principal, request, started_s, body_bytes)
+            return find_offer(call, parts, principal, request, started_s, body_bytes, form)
         except GatewayError as error:
             first = first or error
     assert first is not None, "at least one was wanted"
@@ -408,7 +418,7 @@ async def change_model(attempt: Attempt, request: ChatRequest, body_bytes: int) 
     call, parts, bill, permit = attempt.call, attempt.parts, attempt.bill, attempt.permit
     clamp = _clamp(permit, attempt.request)
     try:
-        offer = find_offer(call, parts, bill.principal, request, bill.started_s, body_bytes)
+        offer = find_offer(call, parts, bill.principal, request, bill.started_s, body_bytes, attempt.form)
         check_payer(permit.subject, offer)
         await parts.guard.rehold(permit, offer.ask)
         bill.change_model(offer.model, offer.price)

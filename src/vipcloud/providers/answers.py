@@ -6,8 +6,8 @@ out of a code fence if the model put it into one, and says what is wrong with it
 try out of the first one's words.
 
 A schema comes from a caller and an answer from a model, so neither may cost more than a moment. References stay inside
-the schema, look-around in a pattern has a limit of steps, and how often one value can be evaluated at most is reckoned
-beforehand: `allOf` of references doubles with each level, and a validator would follow it.
+the schema, look-around in a pattern has a limit of steps, and `reckoning` refuses beforehand what would cost too much.
+An answer has a limit of levels: the validator's own stack is what it goes down on, and the process dies at its end.
 
 The library is loaded when the first schema comes.
 """
@@ -21,20 +21,20 @@ from msgspec import Struct
 
 from vipcloud.dialects.openai import AssistantMessage, ChatRequest, JSONObjectFormat, JSONSchemaFormat, UserMessage
 from vipcloud.errors import BadRequest, shorten
-from vipcloud.providers.schemas import pointed
+from vipcloud.providers.reckoning import EVALUATIONS_MAX, NESTING_LEVELS_MAX, weigh
 
 SCHEMA_BYTES_MAX: Final = 65_536
-EVALUATIONS_MAX: Final = 10_000_000  # of one answer: under half a second
-NESTING_LEVELS_MAX: Final = 64  # of an answer
+PATTERN_BYTES_MAX: Final = 3 * 2**20  # of a schema's patterns, compiled
 PROBLEM_CHARS_MAX: Final = 500
 
 _SCHEMA_PARAM = "response_format.json_schema.schema"
 _BACKTRACKS_MAX = 5_000
-_LOOK_AROUND_WEIGHT = 2_000  # evaluations that a pattern with look-around counts for
-_STEPS_MAX = 20_000  # of the reckoning itself
+_SMALL_PATTERN_BYTES = 16_384
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-_IN_PLACE_LISTS = ("allOf", "anyOf", "oneOf")
-_IN_PLACE = ("not", "if", "then", "else")
+_PATTERN_REFUSED = (
+    "The pattern {pattern} is no regular expression, or too large together with the others: in place of {{m,n}} after "
+    "'.' or a character class, write '*' and bound the length with 'maxLength'."
+)
 _AGAIN = "That is not what was asked for: {problem} Answer again with the corrected JSON and nothing else."
 
 _decode = msgspec.json.Decoder().decode
@@ -72,6 +72,8 @@ class Form(Struct, frozen=True):
             if not isinstance(value, dict):
                 raise Unfit("It is not a JSON object.")
             return
+        if written.count("[") + written.count("{") > NESTING_LEVELS_MAX and _is_deep(value):
+            raise Unfit("It is nested too deeply to be checked against the schema.")
         if self.weight * len(written) > EVALUATIONS_MAX and self.weight * _size(value) > EVALUATIONS_MAX:
             raise Unfit("It is too large to be checked against the schema.")
         error = next(iter(self.validator.iter_errors(value)), None)
@@ -110,17 +112,40 @@ def _of_schema(schema: dict[str, Any]) -> Form:
     if size > SCHEMA_BYTES_MAX:
         raise _refused(f"too large. Expected at most {SCHEMA_BYTES_MAX} bytes, but got {size} instead")
     try:
-        weight = _Reckoning(schema).evaluations(schema, NESTING_LEVELS_MAX)
+        weight = weigh(schema)
         validator = library.Draft202012Validator(
-            schema,
-            validate_formats=False,
-            offline=True,
-            pattern_options=library.FancyRegexOptions(backtrack_limit=_BACKTRACKS_MAX),
+            schema, validate_formats=False, offline=True, pattern_options=_engine(_pattern_room(weight.patterns))
         )
     except (library.ValidationError, library.ReferencingError, ValueError) as error:
         reason = getattr(error, "message", None) or str(error)
+        if reason.endswith('is not a "regex"'):
+            reason = _PATTERN_REFUSED.format(pattern=shorten(reason.removesuffix(' is not a "regex"')))
         raise _refused(f"not a JSON Schema that can be used. {shorten(reason, PROBLEM_CHARS_MAX)}") from None
-    return Form(validator, weight)
+    return Form(validator, weight.evaluations)
+
+
+def _pattern_room(patterns: frozenset[str]) -> int:
+    """Bytes that the program of any one pattern may take, so that all of them take `PATTERN_BYTES_MAX` at most.
+
+    Most are small, and a few may then be large: each is tried in a small share of one half, and those for which that is
+    too little share the other half.
+    """
+    import jsonschema_rs as library
+
+    small = min(_SMALL_PATTERN_BYTES, PATTERN_BYTES_MAX // 2 // max(1, len(patterns)))
+    large = 0
+    for pattern in patterns:
+        try:
+            library.Draft202012Validator({"pattern": pattern}, pattern_options=_engine(small))
+        except (library.ValidationError, ValueError):  # or it is no pattern, as will be told
+            large += 1
+    return PATTERN_BYTES_MAX // 2 // max(1, large)
+
+
+def _engine(room: int) -> Any:
+    import jsonschema_rs as library
+
+    return library.FancyRegexOptions(backtrack_limit=_BACKTRACKS_MAX, size_limit=room, dfa_size_limit=room)
 
 
 def _refused(what: str) -> BadRequest:
@@ -140,81 +165,15 @@ def _size(value: Any) -> int:
     return count
 
 
-class _Reckoning:
-    """How many evaluations a schema may need for each value of an answer.
-
-    A subschema is evaluated at the same value as its parent (`allOf`, `$ref` …) or at one inside it, and of those
-    inside a property or an item is reached by a single way. So for one value the ways from the root to it are counted:
-    all of those in place, and the most of those to any one property or item.
-    """
-
-    def __init__(self, root: dict[str, Any]) -> None:
-        self._root = root
-        self._known: dict[tuple[int, int], int] = {}
-        self._steps = 0
-
-    def evaluations(self, schema: Any, levels: int, followed: tuple[str, ...] = ()) -> int:
-        """At most, in an answer of so many levels. Raises ValueError where there is no telling, or too many."""
-        if not isinstance(schema, dict) or levels < 0:
-            return 1
-        key = (id(schema), levels)
-        if key in self._known:
-            return self._known[key]
-        self._steps += 1
-        if self._steps > _STEPS_MAX:
-            raise ValueError("It is too complex.")
-        count = _weight(schema)
-        if isinstance(reference := schema.get("$ref"), str):
-            target = pointed(self._root, reference)
-            if target is None:
-                raise ValueError(f"'{shorten(reference)}' does not refer to a part of it: write #/$defs/name.")
-            if reference in followed:
-                raise ValueError(f"'{shorten(reference)}' refers to itself.")
-            count += self.evaluations(target, levels, (*followed, reference))
-        if "$dynamicRef" in schema or "$recursiveRef" in schema:
-            raise ValueError("References must be plain: write $ref.")
-        count += sum(self.evaluations(below, levels, followed) for below in _in_place(schema))
-        count += max((self._together(group, levels - 1) for group in _inside(schema)), default=0)
-        if count > EVALUATIONS_MAX:
-            raise ValueError("It is too complex.")
-        self._known[key] = count
-        return count
-
-    def _together(self, group: list[Any], levels: int) -> int:
-        return sum(self.evaluations(below, levels) for below in group)
-
-
-def _weight(schema: dict[str, Any]) -> int:
-    pattern, values = schema.get("pattern"), schema.get("enum")
-    weight = 1 + (len(values) if isinstance(values, list) else 0)
-    return weight + (_LOOK_AROUND_WEIGHT if isinstance(pattern, str) and "(?" in pattern else 0)
-
-
-def _in_place(schema: dict[str, Any]) -> Iterator[Any]:
-    for keyword in _IN_PLACE_LISTS:
-        listed = schema.get(keyword)
-        if isinstance(listed, list):
-            yield from listed
-    for keyword in _IN_PLACE:
-        if keyword in schema:
-            yield schema[keyword]
-    dependent = schema.get("dependentSchemas")
-    if isinstance(dependent, dict):
-        yield from dependent.values()
-
-
-def _inside(schema: dict[str, Any]) -> Iterator[list[Any]]:
-    """For each property or item that is told apart, the subschemas that hold for it."""
-    everywhere = [schema[keyword] for keyword in ("propertyNames", "unevaluatedProperties") if keyword in schema]
-    patterns = schema.get("patternProperties")
-    if isinstance(patterns, dict):
-        everywhere += patterns.values()
-    named = schema.get("properties")
-    for below in named.values() if isinstance(named, dict) else ():
-        yield [below, *everywhere]
-    yield [*everywhere, *([schema["additionalProperties"]] if "additionalProperties" in schema else ())]
-    every_item = [schema[keyword] for keyword in ("contains", "unevaluatedItems") if keyword in schema]
-    placed = schema.get("prefixItems")
-    for below in placed if isinstance(placed, list) else ():
-        yield [below, *every_item]
-    yield [*every_item, *([schema["items"]] if "items" in schema else ())]
+def _is_deep(value: Any) -> bool:
+    """Does it have more than `NESTING_LEVELS_MAX` levels?"""
+    level: list[Any] = [value]
+    for _ in range(NESTING_LEVELS_MAX):
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                below += node.values()
+            elif isinstance(node, list):
+                below += node
+        level = below
+    return any(isinstance(node, dict | list) for node in level)

@@ -8,7 +8,9 @@ What cannot be said in the subset is said more loosely: a schema that refers to 
 and a bound is left out. `loosened` tells, so that an answer can be held to the caller's own schema.
 """
 
+import re
 from typing import Any, Final
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -39,6 +41,7 @@ _BOUNDS: Final = frozenset(
 )
 _ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")
 _ANY_OBJECT: Final = {"type": "object"}
+_PLACE: Final = re.compile("[0-9]{1,9}")
 
 
 class Subset(Struct, frozen=True):
@@ -115,9 +118,9 @@ def pointed(root: dict[str, Any], reference: str) -> dict[str, Any] | None:
     if not reference.startswith("#"):
         return None
     target: Any = root
-    for step in reference[1:].split("/")[1:]:
+    for step in unquote(reference[1:]).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, list) and name.isascii() and name.isdigit() and int(name) < len(target):
+        if isinstance(target, list) and _PLACE.fullmatch(name) and int(name) < len(target):
             target = target[int(name)]
         elif isinstance(target, dict) and name in target:
             target = target[name]

@@ -1,0 +1,230 @@
+"""What a caller's schema may cost, and that what costs more is refused before it is compiled.
+
+Some of these schemas took minutes, gigabytes or the process when they were compiled. They must never reach the library.
+"""
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from vipcloud.dialects.openai import ChatRequest, JSONSchemaFormat, SchemaSpec, UserMessage
+from vipcloud.errors import BadRequest
+from vipcloud.providers import answers
+from vipcloud.providers.answers import Form, Unfit
+from vipcloud.providers.reckoning import weigh
+
+STRICT = "unevaluatedProperties"
+DATE_TIME = (  # zod's
+    r"^(?:(?:\d\d[2468][048]|\d\d[13579][26]|\d\d0[48]|[02468][048]00|[13579][26]00)-02-29|\d{4}-(?:(?:0[13578]|1[02])-"
+    r"(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|(?:02)-(?:0[1-9]|1\d|2[0-8])))T(?:(?:[01]\d|2[0-3]):"
+    r"[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z))$"
+)
+UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
+
+
+def wanted(schema: dict[str, Any]) -> Form:
+    spec = JSONSchemaFormat(SchemaSpec(name="a", schema=schema))
+    form = answers.wanted(ChatRequest("m", [UserMessage("json")], response_format=spec))
+    assert form is not None
+    return form
+
+
+def refused(schema: dict[str, Any]) -> str:
+    with pytest.raises(BadRequest) as caught:
+        wanted(schema)
+    assert caught.value.param == "response_format.json_schema.schema"
+    return caught.value.message
+
+
+def with_patterns(*patterns: str) -> dict[str, Any]:
+    named = {f"a{index}": {"type": "string", "pattern": pattern} for index, pattern in enumerate(patterns)}
+    return {"type": "object", "properties": named}
+
+
+def linked(links: int, link: Callable[[dict[str, str]], dict[str, Any]], end: dict[str, Any]) -> dict[str, Any]:
+    """Definitions that each refer to the next one as `link` does."""
+    named = {f"d{index}": link({"$ref": f"#/$defs/d{index + 1}"}) for index in range(links)}
+    return {"$ref": "#/$defs/d0", "$defs": {**named, f"d{links}": end}}
+
+
+def plainly(next_one: dict[str, str]) -> dict[str, Any]:
+    return next_one
+
+
+def twice(next_one: dict[str, str]) -> dict[str, Any]:
+    return {"anyOf": [next_one, next_one]}
+
+
+def strictly_twice(next_one: dict[str, str]) -> dict[str, Any]:
+    return {STRICT: False, "anyOf": [next_one, next_one]}
+
+
+# --- depth ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("links", [600, 1_500])
+def test_a_long_chain_of_references_is_refused(links: int) -> None:
+    assert "more than 500 steps deep" in refused({"type": "object", **linked(links, plainly, {})})
+
+
+def test_a_chain_of_references_is_as_long_as_it_is_at_all_levels_of_an_answer_together() -> None:
+    assert wanted(linked(400, plainly, {"type": "array"})).read("[]") == "[]"
+    assert "more than 500 steps deep" in refused(linked(400, plainly, {"items": {"$ref": "#/$defs/d0"}}))
+    # the same where a part of the way is known from before
+    assert "more than 500 steps deep" in refused(
+        {"anyOf": [linked(300, plainly, {}), {"$ref": "#/$defs/d0"}], "$defs": linked(300, plainly, {})["$defs"]}
+        | {"not": json.loads('{"not":' * 250 + '{"$ref": "#/$defs/d0"}' + "}" * 250)}
+    )
+
+
+def test_an_answer_has_a_limit_of_levels() -> None:
+    held = wanted({"items": {"$ref": "#"}})
+    assert held.read("[" * 64 + "]" * 64)
+    with pytest.raises(Unfit, match="nested too deeply"):
+        held.read("[" * 65 + "]" * 65)
+    assert held.read("[" + "[]," * 100 + "[]]")  # many, but not deep
+
+
+# --- patterns ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        with_patterns(*(f"\\p{{L}}{{90}}{index}" for index in range(100))),
+        with_patterns("\\p{L}{90}"),
+        with_patterns(*(f"\\p{{L}}{{9}}{index}" for index in range(10))),
+        with_patterns("(?:.{1000}){1000}"),
+        with_patterns("(?=\\p{L}{90})a"),
+        {"patternProperties": {f"\\pL{{20}}{index}": {} for index in range(100)}},
+        {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"propertyNames": {"pattern": "\\p{L}{90}"}}}},
+    ],
+)
+def test_patterns_are_refused_by_the_room_they_take(schema: dict[str, Any]) -> None:
+    message = refused(schema)
+    assert "too large together with the others" in message
+    assert "bound the length with 'maxLength'" in message
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ["\\w" * 15_000],  # five minutes
+        ["\\s" * 100],
+        ["(?i)[" + "!-\uffff" * 1_000 + "]"],
+        [f"(?i:[\\pL{index}])" for index in range(200)],
+        ["|".join(f"ab{index}" for index in range(5_000))],
+        [f"x{index}|y" for index in range(1_000)],
+    ],
+    ids=["words", "spaces", "ranges without case", "letters without case", "alternatives", "many"],
+)
+def test_patterns_are_refused_by_the_time_that_reading_them_takes(patterns: list[str]) -> None:
+    assert "too long or too many" in refused(with_patterns(*patterns))
+
+
+def test_a_pattern_counts_once_however_often_it_stands() -> None:
+    assert weigh(with_patterns(*["\\p{L}{40}"] * 500)) == weigh(with_patterns(*["\\p{L}{40}"]))
+    assert wanted(with_patterns(*[DATE_TIME] * 100))
+
+
+def test_patterns_as_they_are_in_use_are_held_to() -> None:
+    held = wanted(
+        with_patterns(
+            *(DATE_TIME, UUID, r"^\d{4}-\d{2}-\d{2}$", r"^[\p{L}\p{M} '-]+$", r"^\p{L}{1,4}$", "^.{1,100}$"),
+            *(rf"^[A-Z]{{2}}-{index}-\w+$" for index in range(20)),
+        )
+    )
+    assert held.read('{"a2": "2026-11-27", "a3": "Jo Ann", "a7": "AB-1-x"}')
+    with pytest.raises(Unfit):
+        held.read('{"a2": "27 Nov"}')
+
+
+# --- the library's own expansions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        linked(20, strictly_twice, {}),  # 12 GB
+        {STRICT: False, **linked(20, twice, {})},
+        {"unevaluatedItems": False, "dependentSchemas": {"a": linked(20, twice, {})}, **linked(20, twice, {})},
+        linked(40, lambda below: {STRICT: False, "not": below}, {}),
+    ],
+)
+def test_what_stands_beside_unevaluated_has_a_limit(schema: dict[str, Any]) -> None:
+    assert "write additionalProperties" in refused(schema)
+
+
+def test_a_base_with_what_it_extends_may_be_strict() -> None:
+    base = {"type": "object", "properties": {"a": {"type": "string"}}}
+    schema = {"$defs": {"base": base}, "allOf": [{"$ref": "#/$defs/base"}], "properties": {"b": {}}, STRICT: False}
+    assert wanted(schema).read('{"a": "", "b": 1}')
+    with pytest.raises(Unfit):
+        wanted(schema).read('{"c": 1}')
+
+
+# --- what is reckoned is what the library does ----------------------------------------------------------------------
+
+
+def test_dependencies_of_old_drafts_are_reckoned_with() -> None:
+    assert "too complex" in refused({"dependencies": {"a": linked(40, twice, {})}, **linked(40, twice, {})})
+
+
+def test_a_reference_is_decoded_as_the_library_does() -> None:
+    schema = {"$ref": "#/$defs/a%62", "$defs": {"a%62": {}, "ab": {"type": "string"}}}
+    assert weigh(schema).evaluations == 2
+    with pytest.raises(Unfit):
+        wanted(schema).read("1")
+    assert "does not refer" in refused({"$ref": f"#/allOf/{'9' * 5_000}", "allOf": [{}]})
+
+
+@pytest.mark.parametrize("keyword", ["$id", "$schema"])
+def test_a_base_inside_a_schema_with_references_is_refused(keyword: str) -> None:
+    inside = {keyword: "https://example.com/s", "$ref": "#/$defs/b", "$defs": {"b": {"type": "string"}}}
+    assert "at its root only" in refused({"properties": {"a": inside}, "$defs": {"b": {}}})
+    assert wanted({"$id": "https://example.com/s", "$ref": "#/$defs/b", "$defs": {"b": {}}})
+    assert wanted({"properties": {"a": {"$id": "https://example.com/s"}, "$id": {"type": "string"}}})
+
+
+# --- the reckoning itself --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"a": 1} for _ in range(7_900)]},
+        {"$ref": "#/$defs/d", "$defs": {"d": {"properties": {f"a{n}": {"$ref": "#/$defs/d"} for n in range(2_000)}}}},
+        {"allOf": [{"multipleOf": 1e-300} for _ in range(2_000)]},
+    ],
+    ids=["many", "one that refers to itself everywhere", "fractions"],
+)
+def test_the_reckoning_has_a_limit_of_steps(schema: dict[str, Any]) -> None:
+    assert "too complex" in refused(schema)
+
+
+def test_a_part_without_references_is_reckoned_once_for_all_levels() -> None:
+    fields = {f"f{index}": {"type": "object", "properties": {"v": {"type": "string"}}} for index in range(200)}
+    node = {"type": "object", "properties": {**fields, "below": {"items": {"$ref": "#/$defs/node"}}}}
+    assert wanted({"$ref": "#/$defs/node", "$defs": {"node": node}})
+    assert weigh({"properties": {"v": {"properties": {"v": {"properties": {"v": {}}}}}}}).evaluations == 4
+
+
+def test_patterns_share_what_room_there_is() -> None:
+    half = answers.PATTERN_BYTES_MAX // 2
+    assert answers._pattern_room(frozenset()) == answers._pattern_room(frozenset(["a", ".*", UUID])) == half
+    assert answers._pattern_room(frozenset(["a", ".{100}", ".{101}", ".{102}"])) == half // 3
+    many = frozenset(f".{{9}}{index}" for index in range(500))  # each small, but not together
+    assert answers._pattern_room(many) == half // 500
+
+
+def test_a_refused_schema_takes_little_memory_of_ours() -> None:
+    schema = linked(20, strictly_twice, {})
+    tracemalloc.start()
+    try:
+        refused(schema)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
