@@ -2,8 +2,8 @@
 
 A stream is relayed inside the upstream's read callback: one read, one `feed`, one write, no task switch. A client that
 reads slowly pauses the reading of its upstream; its own time limit ends a stall, and the total one a stream that is
-only slow. Only events that carry data move the
-idle time-out, and none before the first token: an upstream's keep-alives do not.
+only slow. Only events that carry data move the idle time-out, and none before the first token: an upstream's
+keep-alives do not.
 """
 
 import asyncio
@@ -67,7 +67,10 @@ class StreamRelay:
         return self._translator.finished
 
     async def run(self) -> GatewayError | None:
-        """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet."""
+        """Relay until the upstream has said all; None, or why it did not. Nothing final has been sent yet.
+
+        No ClientError comes out of it: whatever became of the connection is told in the return value.
+        """
         response, translator = self._response, self._translator
         response.total_deadline = self._total_deadline
         self._exchange.throttle(response.pause, response.resume)

@@ -22,7 +22,7 @@ from vipcloud.gateway.attempt import Attempt, OpenStream
 from vipcloud.gateway.bill import Bill
 from vipcloud.gateway.relay import BufferingRelay, StreamRelay
 from vipcloud.gateway.upstreams import TIME_OUT_WEIGHT, AttemptFailed, Upstreams, Way, broken
-from vipcloud.http.client import ClientError
+from vipcloud.http.client import ClientError, Response
 from vipcloud.providers import failures, reasoning, reply, translate
 from vipcloud.providers.stream import StreamTranslator
 
@@ -163,63 +163,19 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
 
     Raises AttemptFailed as long as no content has gone to the client, and the GatewayError to tell after that.
     """
-    parts, call, request, bill = attempt.parts, attempt.call, attempt.request, attempt.bill
-    settings, loop = parts.settings, asyncio.get_running_loop()
+    parts, rescue, bill = attempt.parts, attempt.rescue, attempt.bill
     faults = Faults(parts.upstreams, way, bill)
-    plain = type(request) is PlainChat
-    translator = StreamTranslator(
-        ChunkWriter(
-            call.completion_id,
-            int(bill.started_s),
-            request.model,
-            include_usage=asks_for_usage(request),
-        ),
-        event_bytes_max=settings.gateway.event_bytes_max,
-        classify=faults.classify,
-        choices=request.n or 1,
-        stops=translate.local_stops(request, way.candidate),
-        legacy_functions=requests.uses_legacy_functions(request),
-        quirks=way.candidate.quirks,
-        tool_names=reply.NO_NAMES if plain else translate.original_names(request, way.candidate),
-        show_reasoning=plain or reasoning.shown(request),
-        usage_tokens_max=usage_tokens_max(attempt, way),
-    )
-    first_token_s = settings.timeouts.first_byte_s or way.candidate.first_byte_s
-    if attempt.spare:
-        first_token_s = min(first_token_s, settings.timeouts.first_token_s or first_token_s)
-    deadline, phase = min((loop.time() + first_token_s, "first_byte"), (attempt.total_deadline, "total"))
-    rescue, asked_s = attempt.rescue, parts.clock.monotonic_s()
+    translator = translator_for(attempt, way, faults)
+    deadline, phase = first_deadline(attempt, way)
+    asked_s = parts.clock.monotonic_s()
     carrying_on = rescue is not None and rescue.begin(translator)
     response = await parts.upstreams.send(
         way, faults.key, attempt.encode(way), EVENTS_TYPE, deadline, phase, bill, continuing=carrying_on
     )
-    kind: Callable[..., StreamRelay] = StreamRelay
-    if rescue is not None and rescue.buffers:
-        kind = partial(BufferingRelay, bytes_max=settings.gateway.reply_bytes_max)
-    relay = kind(
-        call,
-        bill,
-        response,
-        translator,
-        idle_s=settings.timeouts.idle_s,
-        ping_s=settings.gateway.ping_stream_s,
-        total_deadline=attempt.total_deadline,
-    )
-    stream = OpenStream(attempt, translator, response)
-    parts.progress.add(stream)
-    try:
-        failure = await relay.run()
-    except asyncio.CancelledError:
-        attempt.settle_cut(way, translator)
-        raise
-    finally:
-        parts.progress.discard(stream)
-        if translator.complete:
-            response.release()
-        else:
-            response.abort()
-    usage = translator.usage if failure is None else None
-    estimated = usage is None
+    relay = relay_for(attempt, response, translator)
+    failure = await relayed(attempt, way, response, translator, relay)
+    told = translator.usage if failure is None else None
+    usage = told
     if usage is None and translator.started:
         try:
             usage = await attempt.count(way, translator.said)
@@ -227,13 +183,13 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             attempt.settle_cut(way, translator)
             raise
     if failure is None:
-        usage = usage or attempt.estimate(translator.delivered)
+        usage, estimated = usage or attempt.estimate(translator.delivered), told is None
         if carrying_on and rescue is not None and not estimated:
             usage, estimated = rescue.whole(usage, attempt.estimate(translator.delivered).prompt_tokens), True
         await attempt.settle("complete", usage, estimated=estimated, finish_reason=translator.finish_reason)
         attempt.note_pace(way, asked_s, usage)
         last = translator.final(usage)
-        call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
+        attempt.call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
     elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):
         await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
@@ -242,6 +198,78 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
             buffered = rescue is not None and rescue.buffers
             attempt.lose(attempt.estimate(translator.delivered) if buffered else translator.usage)
         raise faults.failed(failure)
+
+
+def translator_for(attempt: Attempt, way: Way, faults: "Faults") -> StreamTranslator:
+    """What makes our stream of this upstream's."""
+    request, bill, candidate = attempt.request, attempt.bill, way.candidate
+    plain = type(request) is PlainChat
+    return StreamTranslator(
+        ChunkWriter(
+            attempt.call.completion_id,
+            int(bill.started_s),
+            request.model,
+            include_usage=asks_for_usage(request),
+        ),
+        event_bytes_max=attempt.parts.settings.gateway.event_bytes_max,
+        classify=faults.classify,
+        choices=request.n or 1,
+        stops=translate.local_stops(request, candidate),
+        legacy_functions=requests.uses_legacy_functions(request),
+        quirks=candidate.quirks,
+        tool_names=reply.NO_NAMES if plain else translate.original_names(request, candidate),
+        show_reasoning=plain or reasoning.shown(request),
+        usage_tokens_max=usage_tokens_max(attempt, way),
+    )
+
+
+def first_deadline(attempt: Attempt, way: Way) -> tuple[float, str]:
+    """Until when the upstream must have said something, in the loop's time, and which limit that is.
+
+    It is given less time where there is another way to ask.
+    """
+    timeouts = attempt.parts.settings.timeouts
+    first_s = timeouts.first_byte_s or way.candidate.first_byte_s
+    if attempt.spare:
+        first_s = min(first_s, timeouts.first_token_s or first_s)
+    now = asyncio.get_running_loop().time()
+    return min((now + first_s, "first_byte"), (attempt.total_deadline, "total"))
+
+
+def relay_for(attempt: Attempt, response: Response, translator: StreamTranslator) -> StreamRelay:
+    """What moves the stream on, or keeps it where another answer may have to take its place."""
+    settings, rescue = attempt.parts.settings, attempt.rescue
+    kind: Callable[..., StreamRelay] = StreamRelay
+    if rescue is not None and rescue.buffers:
+        kind = partial(BufferingRelay, bytes_max=settings.gateway.reply_bytes_max)
+    return kind(
+        attempt.call,
+        attempt.bill,
+        response,
+        translator,
+        idle_s=settings.timeouts.idle_s,
+        ping_s=settings.gateway.ping_stream_s,
+        total_deadline=attempt.total_deadline,
+    )
+
+
+async def relayed(
+    attempt: Attempt, way: Way, response: Response, translator: StreamTranslator, relay: StreamRelay
+) -> GatewayError | None:
+    """As `StreamRelay.run`. Its progress is noted meanwhile; a caller that leaves pays for what was delivered."""
+    stream = OpenStream(attempt, translator, response)
+    attempt.parts.progress.add(stream)
+    try:
+        return await relay.run()
+    except asyncio.CancelledError:
+        attempt.settle_cut(way, translator)
+        raise
+    finally:
+        attempt.parts.progress.discard(stream)
+        if translator.complete:
+            response.release()
+        else:
+            response.abort()
 
 
 class Faults:
