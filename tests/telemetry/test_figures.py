@@ -94,7 +94,7 @@ def test_answers_are_successes_leavers_and_errors() -> None:
         KIND._replace(outcome="upstream_failed"),
     ):
         figures.ended(ending(kind))
-    figures.told(NoUpstream("no"), "req_1", "deepseek-chat", "payg")
+    figures.note_error(NoUpstream("no"), "req_1", "deepseek-chat", "payg")
     assert figures.answers() == {
         Answer(200, "", "deepseek-chat", "payg"): 2,
         Answer(499, "client_gone", "deepseek-chat", "payg"): 1,
@@ -111,9 +111,9 @@ def test_the_log_has_the_lines_that_are_asked_for(which: Any, events: list[str])
     with capture_logs() as logs:
         figures = figures_for(Settings(telemetry=TelemetrySettings(log_requests=which)))
         figures.settled(RECORD, "payg")
-        figures.told(NoUpstream("what was said"), "req_1", "deepseek-chat", "payg")
-        figures.told(RateLimited("no"), "req_2", "deepseek-chat", "payg")
-        figures.told(Overloaded("no"), "req_3", "deepseek-chat", "payg")
+        figures.note_error(NoUpstream("what was said"), "req_1", "deepseek-chat", "payg")
+        figures.note_error(RateLimited("no"), "req_2", "deepseek-chat", "payg")
+        figures.note_error(Overloaded("no"), "req_3", "deepseek-chat", "payg")
     assert [line["event"] for line in logs] == events
     assert all(line["request_id"] == "req_1" for line in logs)
     assert "what was said" not in str(logs)

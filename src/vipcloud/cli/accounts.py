@@ -30,7 +30,7 @@ Limit = Annotated[int | None, typer.Option(min=0, show_default=False, help="Inst
 
 
 @app.command("create")
-@context.told
+@context.renders_errors
 def create(
     email: Email,
     tier: Annotated[str, typer.Option(help="A tier of the settings.")] = "payg",
@@ -66,7 +66,7 @@ def create(
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """List all accounts."""
     settings = context.load(data, config)
@@ -83,7 +83,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
 
 
 @app.command("show")
-@context.told
+@context.renders_errors
 def show(
     email: Email, as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None
 ) -> None:
@@ -116,7 +116,7 @@ def show(
 
 
 @app.command("grant")
-@context.told
+@context.renders_errors
 def grant(
     email: Email,
     amount: Annotated[str, typer.Argument(help="Dollars, such as 10.00.")],
@@ -134,7 +134,7 @@ def grant(
 
 
 @app.command("limit")
-@context.told
+@context.renders_errors
 def limit(
     email: Email,
     tier: Annotated[str | None, typer.Option(help="A tier of the settings.", show_default=False)] = None,
@@ -163,7 +163,7 @@ def limit(
 
 
 @app.command("cap")
-@context.told
+@context.renders_errors
 def cap(
     email: Email,
     daily: Cap = None,
@@ -187,7 +187,7 @@ def cap(
 
 
 @app.command("suspend")
-@context.told
+@context.renders_errors
 def suspend(email: Email, data: context.Data = None, config: context.Config = None) -> None:
     """Close an account: its keys answer 403 within a second, its credit stays."""
     _set_suspended(context.load(data, config), email, suspended=True)
@@ -195,7 +195,7 @@ def suspend(email: Email, data: context.Data = None, config: context.Config = No
 
 
 @app.command("reopen")
-@context.told
+@context.renders_errors
 def reopen(email: Email, data: context.Data = None, config: context.Config = None) -> None:
     """Open an account that was suspended, or that a disputed payment had closed."""
     _set_suspended(context.load(data, config), email, suspended=False)

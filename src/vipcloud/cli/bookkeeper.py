@@ -9,7 +9,7 @@ from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.telemetry import logs
 
 
-@context.told
+@context.renders_errors
 def bookkeeper(data: context.Data = None, config: context.Config = None) -> None:
     """Post the journal to the books until standard input ends."""
     logs.configure()

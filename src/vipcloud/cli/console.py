@@ -11,7 +11,7 @@ from vipcloud.telemetry import logs
 READY = "ready"  # the first line it prints
 
 
-@context.told
+@context.renders_errors
 def console(
     socket: Annotated[Path, typer.Option(help="The Unix socket to listen on.")],
     public_url: Annotated[str, typer.Option(help="Where customers reach it, such as https://vipcloud.ai.")],

@@ -51,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def told(command: Callable[P, R]) -> Callable[P, R]:
+def renders_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Errors that are the user's to mend are told in one line, without a traceback; the exit status is 1."""
 
     @wraps(command)

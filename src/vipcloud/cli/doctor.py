@@ -38,7 +38,7 @@ class Finding:
     advice: str = ""
 
 
-@context.told
+@context.renders_errors
 def doctor(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """Check settings, store and upstreams, and say what to do. Exit status 1 if something fails."""
     findings = examine(data, config)

@@ -22,7 +22,7 @@ Message = Annotated[
 
 
 @app.command("open")
-@context.told
+@context.renders_errors
 def open_(
     title: Annotated[str, typer.Argument(metavar="TITLE", help="What happens, in a few words.")],
     message: Message,
@@ -47,7 +47,7 @@ def open_(
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def update(number: Number, message: Message, data: context.Data = None, config: context.Config = None) -> None:
     """Say something more of an open incident."""
     settings = context.load(data, config)
@@ -58,7 +58,7 @@ def update(number: Number, message: Message, data: context.Data = None, config: 
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def resolve(number: Number, message: Message, data: context.Data = None, config: context.Config = None) -> None:
     """Say how an incident ended. It stays on the page for 90 days."""
     settings = context.load(data, config)
@@ -69,7 +69,7 @@ def resolve(number: Number, message: Message, data: context.Data = None, config:
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """All incidents, the newest first."""
     settings = context.load(data, config)

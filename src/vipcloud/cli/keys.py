@@ -22,7 +22,7 @@ Account = Annotated[str, typer.Option("--account", help="The account's e-mail ad
 
 
 @app.command("create")
-@context.told
+@context.renders_errors
 def create(
     account: Account,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
@@ -78,7 +78,7 @@ def create(
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.", show_default=False)] = None,
     as_json: context.AsJSON = False,
@@ -121,7 +121,7 @@ def list_(
 
 
 @app.command("revoke")
-@context.told
+@context.renders_errors
 def revoke(
     key: Annotated[str, typer.Argument(help="The key, its id, or its masked form as listed.")],
     as_json: context.AsJSON = False,

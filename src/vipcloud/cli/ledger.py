@@ -31,7 +31,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("verify")
-@context.told
+@context.renders_errors
 def verify(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """Read every transfer and usage row again and compare. Exit status 1 if anything does not fit."""
     settings = context.load(data, config)
@@ -60,7 +60,7 @@ def verify(as_json: context.AsJSON = False, data: context.Data = None, config: c
 
 
 @app.command("statement")
-@context.told
+@context.renders_errors
 def statement(
     account: Annotated[
         str, typer.Argument(help="A customer's e-mail address, or an account of the chart, such as revenue.")
@@ -104,7 +104,7 @@ def statement(
 
 
 @app.command("export")
-@context.told
+@context.renders_errors
 def export(
     what: Annotated[What, typer.Argument(help="transfers, usage or balances.")] = "transfers",
     form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or jsonl.")] = "csv",

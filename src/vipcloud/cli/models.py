@@ -39,7 +39,7 @@ _CLASS_NAMES: dict[TokenClass, str] = {
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """List the models with status, context, price and upstreams."""
     settings = context.load(data, config)
@@ -70,7 +70,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
 
 
 @app.command("show")
-@context.told
+@context.renders_errors
 def show(
     model_id: ModelId, as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None
 ) -> None:
@@ -112,7 +112,7 @@ def show(
 
 
 @app.command("enable")
-@context.told
+@context.renders_errors
 def enable(
     model_id: ModelId, as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None
 ) -> None:
@@ -128,7 +128,7 @@ def enable(
 
 
 @app.command("disable")
-@context.told
+@context.renders_errors
 def disable(
     model_id: ModelId, as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None
 ) -> None:

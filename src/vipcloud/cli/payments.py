@@ -40,7 +40,7 @@ Target = Annotated[str, typer.Argument(help="A receipt's number (VC-2026-000412)
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(
     account: Annotated[str | None, typer.Argument(help="Only this account's; its e-mail address.")] = None,
     days: Annotated[int, typer.Option(min=1, max=4000, help="How far back.")] = 30,
@@ -88,7 +88,7 @@ def _described(topup: Topup, emails: dict[str, str], back: list[Withdrawal]) -> 
 
 
 @app.command("refund")
-@context.told
+@context.renders_errors
 def refund(
     target: Target,
     amount: Annotated[
@@ -206,7 +206,7 @@ def _stripe(settings: Settings) -> "Payments":
 
 
 @app.command("reconcile")
-@context.told
+@context.renders_errors
 def reconcile(
     days: Annotated[int, typer.Option(min=1, max=400, help="How far back.")] = 30,
     data: context.Data = None,

@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """Everybody who may sign in, by account."""
     settings = context.load(data, config)
@@ -33,7 +33,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def admin(
     email: Annotated[str, typer.Argument(metavar="EMAIL", help="The address that they sign in with.")],
     remove: Annotated[bool, typer.Option("--remove", help="They are to be an operator no more.")] = False,

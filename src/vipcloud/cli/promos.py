@@ -23,7 +23,7 @@ def group() -> None:
 
 
 @app.command("create")
-@context.told
+@context.renders_errors
 def create(
     code: Code,
     amount: Annotated[str, typer.Option(help="Dollars for each account, such as 5.")],
@@ -55,7 +55,7 @@ def create(
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """List all codes, newest first, and how often each was used."""
     settings = context.load(data, config)
@@ -84,7 +84,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
 
 
 @app.command("end")
-@context.told
+@context.renders_errors
 def end(code: Code, data: context.Data = None, config: context.Config = None) -> None:
     """Have a code give nothing from now on; what it gave stays."""
     settings = context.load(data, config)

@@ -67,7 +67,7 @@ CallSoon = Callable[[Callable[[], None]], object]
 GARBAGE_THRESHOLD = 50_000  # objects more than at the last look
 
 
-@context.told
+@context.renders_errors
 def serve(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).", show_default=False)
@@ -184,7 +184,7 @@ def gateway(
             pages = ConsoleRelay(client, console_socket, settings.console, parts.trusted_proxies).serve
         only_versioned = management.ONLY_VERSIONED
         app = App(
-            routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, only_versioned, parts.figures.told
+            routes.table(parts, pages), parts.clock, pages, routes.SAME_ORIGIN, only_versioned, parts.figures.note_error
         )
         server = HTTPServer(app.handle, settings.server, app.render_error, outbox)
         housekeeping = Housekeeping(parts, lambda: context.load_catalog(settings), reload)

@@ -18,7 +18,7 @@ from vipcloud.telemetry import logs
 PORTS = {"deepseek": 9101, "zhipu": 9102, "moonshot": 9103, "dashscope": 9104, "minimax": 9105}
 
 
-@context.told
+@context.renders_errors
 def sim(
     providers: Annotated[
         list[str], typer.Argument(metavar="PROVIDER...", help=f"Some of {', '.join(simulators.PROVIDERS)}.")

@@ -62,7 +62,7 @@ class Upstream(Struct, frozen=True, kw_only=True):
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(as_json: context.AsJSON = False, data: context.Data = None, config: context.Config = None) -> None:
     """List providers with addresses, our accounts there, and the models that they serve."""
     settings, catalog, found = look(data, config)
@@ -95,7 +95,7 @@ def list_(as_json: context.AsJSON = False, data: context.Data = None, config: co
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def drain(upstream: Account, data: context.Data = None, config: context.Config = None) -> None:
     """Send no new requests to an account; those that run go on. It holds until `revive`, restarts included."""
     upstream_state.drain(_data_of(upstream, data, config), upstream)
@@ -103,7 +103,7 @@ def drain(upstream: Account, data: context.Data = None, config: context.Config =
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def revive(upstream: Account, data: context.Data = None, config: context.Config = None) -> None:
     """Take an account into service again, whatever took it out: a drain, an open breaker, a refused key, arrears."""
     upstream_state.revive(_data_of(upstream, data, config), upstream)
@@ -111,7 +111,7 @@ def revive(upstream: Account, data: context.Data = None, config: context.Config 
 
 
 @app.command("test")
-@context.told
+@context.renders_errors
 def check(
     only: Only = None,
     every_model: Annotated[

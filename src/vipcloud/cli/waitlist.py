@@ -16,7 +16,7 @@ Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The address that wa
 
 
 @app.command("list")
-@context.told
+@context.renders_errors
 def list_(
     everyone: Annotated[bool, typer.Option("--all", help="Also who is decided on, or has not confirmed.")] = False,
     as_json: context.AsJSON = False,
@@ -39,7 +39,7 @@ def list_(
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def approve(
     email: Email,
     tier: Annotated[str, typer.Option(help="Tier of the new account.")] = "payg",
@@ -72,7 +72,7 @@ def approve(
 
 
 @app.command()
-@context.told
+@context.renders_errors
 def reject(email: Email, data: context.Data = None, config: context.Config = None) -> None:
     """Say no to EMAIL, by mail."""
     settings = context.load(data, config)

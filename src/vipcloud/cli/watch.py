@@ -13,7 +13,7 @@ from vipcloud.cli import children, context
 from vipcloud.telemetry import logs
 
 
-@context.told
+@context.renders_errors
 def watch(
     origin: Annotated[str, typer.Option(help="Where the gateway is reached, such as http://127.0.0.1:8080.")],
     data: context.Data = None,

@@ -37,7 +37,7 @@ def same_origin_head(head: bytes) -> bytes:
 
 
 Route = Callable[[Call], Awaitable[None]]
-Told = Callable[[GatewayError, str, str, str], None]  # with the ids of request and model, and the tier
+OnError = Callable[[GatewayError, str, str, str], None]  # with the ids of request and model, and the tier
 
 
 class App:
@@ -45,8 +45,8 @@ class App:
 
     A path that ends in `/*` takes any rest; the handler finds it, decoded once, in `call.rest`. What has no route goes
     to `fallback`, unless it is below `/v1`, or is a 404. Preflights for paths of `same_origin` are refused. Those of
-    `versioned` are served below `/v1` only: without it they are the website's. `told` is called with every error that
-    becomes an answer here.
+    `versioned` are served below `/v1` only: without it they are the website's. `on_error` is called with every error
+    that becomes an answer here.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class App:
         fallback: Route | None = None,
         same_origin: frozenset[str] = frozenset(),
         versioned: frozenset[str] = frozenset(),
-        told: Told | None = None,
+        on_error: OnError | None = None,
     ) -> None:
-        self._told = told
+        self._on_error = on_error
         self._fallback = fallback
         self._same_origin = same_origin
         self._versioned = versioned
@@ -171,5 +171,5 @@ class App:
             exchange.finish(error.event() if call.streams else error.body())
 
     def _tell(self, call: Call, error: GatewayError) -> None:
-        if self._told is not None:
-            self._told(error, call.request_id, call.model, call.tier)
+        if self._on_error is not None:
+            self._on_error(error, call.request_id, call.model, call.tier)

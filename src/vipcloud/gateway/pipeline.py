@@ -123,7 +123,7 @@ async def complete(call: Call, parts: Parts, principal: Principal, subject: Subj
         call.tier, call.model = principal.account.tier, bill.model.id
         if not exchange.started:
             raise
-        parts.figures.told(error, call.request_id, call.model, call.tier)
+        parts.figures.note_error(error, call.request_id, call.model, call.tier)
         exchange.finish(error.event() if call.streams else error.body())
     finally:
         if not bill.settled:
@@ -502,4 +502,4 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
     if rescue is not None and rescue.said:
         attempt.settle_said("interrupted")
         raise UpstreamInterrupted(stream.INTERRUPTED)
-    raise upstreams.told(failed, attempt.pool, spent=spent)
+    raise upstreams.last_error(failed, attempt.pool, spent=spent)

@@ -354,7 +354,7 @@ class Upstreams:
             return RateLimited("Every upstream of this model is at its limit.", retry_after_s=wait_s)
         return NoUpstream("No upstream of this model can serve it at present.", retry_after_s=wait_s)
 
-    def told(self, failed: AttemptFailed, pool: Pool, *, spent: bool) -> GatewayError:
+    def last_error(self, failed: AttemptFailed, pool: Pool, *, spent: bool) -> GatewayError:
         """What a caller is told after the last try. `spent`: there was another, and no budget for it.
 
         An SDK that tries again multiplies our own tries: it is told when there is sense in that, or that there is none.

@@ -38,7 +38,7 @@ KEPT: Final = frozenset(
         b'"status_msg"',
     )
 )
-# What a value is to us, its kind. The first four are the counts: such a kind is the count's place in `usage.told`.
+# What a value is to us, its kind. The first four are the counts: such a kind is the count's place in `usage.counts_of`.
 _COUNTS: Final = 4
 _NUMBER: Final = 4  # that says nothing to us
 _ID: Final = 5
@@ -198,7 +198,7 @@ def _text(string: bytes) -> str:
 
 def _shape(body: bytes, said: Any) -> ReplyShape | None:
     """None if it is not clear where the text stands, if other texts are not to be kept, or if it has many values."""
-    counts = [_Hole(_FIXED, 0, number) for number in usage.told(said.usage)]
+    counts = [_Hole(_FIXED, 0, number) for number in usage.counts_of(said.usage)]
     literals: list[bytes] = []
     holes: list[_Hole] = []
     key, begin, values = b"", 0, 0
@@ -260,7 +260,7 @@ def _varied(body: bytes, at: int, end: int, other: bytes, said: Any) -> int:
     found.choices[0].message.content = message.content
     if found.choices != said.choices:
         return _FIXED
-    counts, before = usage.told(found.usage), usage.told(said.usage)
+    counts, before = usage.counts_of(found.usage), usage.counts_of(said.usage)
     moved = [place for place in range(_COUNTS) if counts[place] != before[place]]
     if text != message.content:
         return _TEXT if not moved else _FIXED

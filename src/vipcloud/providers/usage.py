@@ -133,11 +133,11 @@ def read(wire: Any, tokens_max: int = TOKENS_MAX, *, output_seen: bool = False) 
 
 def of_counts(counts: Counts, tokens_max: int) -> Tokens | None:
     """As `read` with `output_seen`."""
-    prompt, completion, cached, reasoning = told(counts)
+    prompt, completion, cached, reasoning = counts_of(counts)
     return believed(prompt, completion, cached, reasoning, tokens_max)
 
 
-def told(counts: Counts) -> tuple[int, int, int, int]:
+def counts_of(counts: Counts) -> tuple[int, int, int, int]:
     """The tokens of the prompt and the completion, and those of them that were cached and spent on reasoning."""
     cached = counts.prompt_cache_hit_tokens
     if cached is None:

@@ -168,7 +168,7 @@ class Waste:
 class ErrorWatcher(Protocol):
     """Whoever wants to be told of every error as well."""
 
-    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None: ...
+    def note_error(self, error: GatewayError, request_id: str, model: str, tier: str) -> None: ...
 
 
 class Watcher(ErrorWatcher, Protocol):
@@ -225,10 +225,10 @@ class Figures:
         for watcher in self._watchers:
             watcher.settled(record, tier)
 
-    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+    def note_error(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         """Count an error that a caller was told, as a status or inside an answer that had begun."""
         for watcher in self._error_watchers:
-            watcher.told(error, request_id, model, tier)
+            watcher.note_error(error, request_id, model, tier)
         answer = Answer(error.status, error.code, model, tier)
         self.errors[answer] = self.errors.get(answer, 0) + 1
 

@@ -32,7 +32,7 @@ def figures_for(settings: Settings, tracing: "Tracing | None" = None) -> Figures
 class LoggedFailures:
     """Who is turned away by overload is counted only: there may be thousands a second, and a line costs more."""
 
-    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+    def note_error(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         if error.status >= 500 and not isinstance(error, Overloaded):
             log.warning(
                 "request failed", request_id=request_id, status=error.status, code=error.code, model=model, tier=tier
@@ -72,5 +72,5 @@ class Traced:
     def settled(self, record: Settled, tier: str) -> None:
         self._tracing.settled(record)
 
-    def told(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
+    def note_error(self, error: GatewayError, request_id: str, model: str, tier: str) -> None:
         """The span tells how it ended."""
