@@ -568,6 +568,54 @@ async def test_a_client_that_leaves_mid_stream_cancels_its_handler(serve: Serve,
         await asyncio.wait_for(served.emptied(), LEAVE_S)
 
 
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("behind", [GET * 40, post(bytes(400_000))[:-300_000]], ids=["requests", "body"])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_client_that_leaves_is_noticed_while_nothing_is_read(
+    serve: Serve, how: str, behind: bytes, streams: bool
+) -> None:
+    stuck = Stuck()
+
+    async def handler(exchange: Exchange) -> None:
+        if streams:
+            exchange.start(200, b"")
+            exchange.write(b"x")
+        await stuck(exchange)
+
+    served = await serve(handler, pipelined_max=4)
+    async with served.dial() as wire:
+        wire.send(post(b"abc") + behind)
+        await stuck.entered.wait()
+        await until(lambda: [each for each in served.server.connections if each._paused_reading])
+        if streams:
+            await wire.head()
+        getattr(wire, how)()
+        await asyncio.wait_for(stuck.left.wait(), LEAVE_S)
+        await asyncio.wait_for(served.emptied(), LEAVE_S)
+
+
+@pytest.mark.parametrize("half", [False, True])
+async def test_a_client_that_stays_is_let_be_while_nothing_is_read(serve: Serve, half: bool) -> None:
+    gate = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        await gate.wait()
+        exchange.respond(200, b"")
+
+    served = await serve(handler, pipelined_max=4)
+    async with served.dial() as wire:
+        wire.send(GET * 40)
+        if half:
+            wire.half_close()
+            for _ in range(3):
+                assert (await asyncio.wait_for(wire.head(), 2))[0] == "HTTP/1.1 100 Continue", "the probe"
+        else:
+            assert await wire.is_silent(0.4)
+        gate.set()
+        for _ in range(40):
+            assert (await wire.answer()).status == 200
+
+
 @pytest.mark.parametrize("requests", [1, 3])
 async def test_a_half_closed_client_gets_all_its_answers(serve: Serve, requests: int) -> None:
     gate = asyncio.Event()

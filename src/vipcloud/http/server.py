@@ -21,13 +21,15 @@ back-pressure.
 
 An end of file from the client means either that it is gone or that it has closed only its sending half. The two look
 alike until something is written, so an interim `100 Continue` is written as a probe: a client that is gone answers with
-a reset, and its request is cancelled within about 100 ms; one that still listens gets its answer.
+a reset, and its request is cancelled within about 100 ms; one that still listens gets its answer. While reading is
+paused the loop tells of no end of file, so it is looked for.
 """
 
 import asyncio
 import contextlib
 import os
 import re
+import select
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -58,6 +60,7 @@ TYPE_JSON: Final = b"content-type: application/json\r\n"
 
 READ_BYTES_MAX: Final = 65536
 PROBE_INTERVAL_S = 0.05
+WATCH_INTERVAL_S = 0.1  # between looks for an end of file while nothing is read
 INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
 DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
@@ -454,6 +457,7 @@ class Connection:
         self._ended = False  # the client has sent its end of file
         self._lingering = False
         self._paused_reading = False
+        self._watching = False  # for an end of file: a timer runs
         self._paused_writing = False
         self._awaited_until = NEVER  # by when the client has to send what we wait for
         self._stall_deadline = NEVER
@@ -889,6 +893,23 @@ class Connection:
         if not self._paused_reading and not self._transport.is_closing():
             self._paused_reading = True
             self._transport.pause_reading()
+            if not self._watching:
+                self._watching = True
+                self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+
+    def _watch(self) -> None:
+        """See whether the client has sent its end of file, or a reset, behind what is not read yet."""
+        self._watching = False
+        exchange = self.exchange
+        if not self._paused_reading or exchange is None or self._transport.is_closing():
+            return
+        if not _has_ended(self._transport.get_extra_info("socket").fileno()):
+            self._watching = True
+            self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+        elif exchange.started and not exchange.finished:
+            self.abort()
+        else:
+            self._probe(exchange)
 
     def _resume_reading(self) -> None:
         if self._paused_reading:
@@ -1084,6 +1105,13 @@ def _sockets(listening: asyncio.Server) -> Sequence[socket.socket]:
     """uvloop's are a list, asyncio's a tuple."""
     sockets: Sequence[socket.socket] = cast("Any", listening).sockets
     return sockets
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether the peer of this socket will send nothing more. It may be open for what we send; see `_probe`."""
+    poll = select.poll()
+    poll.register(descriptor, getattr(select, "POLLRDHUP", 0))  # resets are told in any case
+    return bool(poll.poll(0))
 
 
 def _chunk(data: bytes) -> bytes:
