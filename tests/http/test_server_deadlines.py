@@ -1,6 +1,8 @@
 """Which time limit holds when several do: a connection by itself, whose clock is the test."""
 
 import asyncio
+import socket
+import struct
 
 import pytest
 
@@ -9,11 +11,23 @@ from vipcloud.settings import ServerSettings
 from wire import GET, post
 
 
+class Options:
+    """A socket as far as a transport shows it: what is set of it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, bytes]] = []
+
+    def setsockopt(self, level: int, name: int, value: bytes) -> None:
+        assert level == socket.SOL_SOCKET
+        self.told.append((name, value))
+
+
 class Pipe(asyncio.Transport):
     """What is written stays in its buffer; the test says how much of it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.options = Options()
+        super().__init__({"socket": self.options})
         self.unsent_bytes = 0
         self.aborted = False
         self.closed = False
@@ -132,6 +146,7 @@ async def test_a_reader_that_is_slow_does_not_linger_longer() -> None:
     assert not pipe.is_closing()
     let_pass(connection, pipe, 42)
     assert pipe.closed
+    assert pipe.options.told == []
     connection.connection_lost(None)
 
 
@@ -144,6 +159,7 @@ async def test_a_reader_that_takes_nothing_is_cut_whatever_else_is_awaited() -> 
     connection.data_received(HALF_A_HEAD)
     connection.expire(asyncio.get_running_loop().time() + 31)
     assert pipe.aborted
+    assert pipe.options.told == [(socket.SO_LINGER, struct.pack("ii", 1, 0))]
     connection.connection_lost(None)
 
 

@@ -31,6 +31,7 @@ import os
 import re
 import select
 import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
@@ -65,6 +66,7 @@ INTERRUPT_S = 2.0  # for handlers to end once they are interrupted
 DATE_AGE_S = 0.5  # how old the date in an answer may be
 FLUSH_S = 1.0  # for the last answers to leave the buffers
 CHUNK_OVERHEAD_FACTOR: Final = 16  # framing bytes a chunked body may cost per byte of content, beyond one read
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: to close is to forget what is unsent
 _HEX_MAX: Final = 4096
 _HEX: Final = [b"%x" % size for size in range(_HEX_MAX)]  # sizes of chunks: to format one costs more than to send it
 _CLOSE: Final = b"connection: close\r\n\r\n"  # the last header
@@ -869,6 +871,8 @@ class Connection:
         """Cut a reader that has taken nothing since the deadline was set. A slow one is waited for."""
         if self._transport.get_write_buffer_size() >= self._stall_bytes:
             self.deadline = NEVER
+            with contextlib.suppress(OSError):  # else the kernel keeps what it has, megabytes, for minutes
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.abort()
             return
         self.deadline = self._due()
