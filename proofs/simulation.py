@@ -432,6 +432,7 @@ class Schedule:
         self.dies_at = 0
         self.start = world.journal_end()
         self.end_at_death = self.start
+        self.called_at_death = 0
         self.stop = stop
         self.account = Account(
             id=f"acct_{world.serial}",
@@ -448,6 +449,7 @@ class Schedule:
         world.client.answers = lambda _: make_answer(chance)
         world.client.sent = world.client.owed = 0
         world.guard.admitted.clear()
+        self.rescues = random.Random(seed + 2)
         self.requests = [self._request() for _ in range(chance.randint(1, 3))]
         self.cut: Cut | None = None
         self.dies_at = world.loop.steps + chance.randint(1, 40)
@@ -463,10 +465,13 @@ class Schedule:
             body["stream"] = True
         if chance.random() < 0.7:
             body["max_tokens"] = chance.choice([16, 20, 64])
+        headers = {b"content-type": b"application/json", b"authorization": b"Bearer any"}
+        if rescue := self.rescues.choice([b"", b"", b"continue", b"buffer"]):
+            headers[b"x-vipcloud-rescue"] = rescue
         exchange = FakeExchange(
             world.outbox,
             json.dumps(body).encode(),
-            {b"content-type": b"application/json", b"authorization": b"Bearer any"},
+            headers,
             world.clock.monotonic_s(),
         )
         world.serial += 1
@@ -483,6 +488,7 @@ class Schedule:
     def _step(self) -> None:
         if self.world.loop.steps == self.dies_at:
             self.end_at_death = self.world.journal_end()
+            self.called_at_death = self.world.client.sent
             for request in self.requests:
                 request.sent_at_death = request.exchange.line.arrived
         if self.world.loop.steps == self.clock_jumps_at:
@@ -583,6 +589,8 @@ class Schedule:
             if record.request_id in settled:
                 assert record == settled[record.request_id], "what was settled stands"
         assert sum(record.charge_nanousd for record in final) <= self.account.granted_nanousd, "a customer is overdrawn"
+        known = sum(type(record) is Aborted for record in records) + sum(record.cost_nanousd > 0 for record in final)
+        assert known <= self.called_at_death, f"the cost of {known} calls is known, {self.called_at_death} were sent"
         told = {record.request_id: record for record in final}
         for request in self.requests:
             row = told.get(request.call.completion_id)

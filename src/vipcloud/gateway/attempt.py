@@ -1,5 +1,7 @@
 """What one request's tries share, and what each of them leaves to be charged or lost."""
 
+from typing import Final
+
 import msgspec
 
 from vipcloud.dialects.openai import ChatRequest, FinishReason, PlainChat, Usage
@@ -12,7 +14,7 @@ from vipcloud.gateway.parts import Parts
 from vipcloud.gateway.rescue import Rescue
 from vipcloud.gateway.upstreams import AttemptFailed, Pool, Way
 from vipcloud.http.client import Response
-from vipcloud.ledger.records import Reached
+from vipcloud.ledger.records import Progress, Reached
 from vipcloud.limits.guard import Permit
 from vipcloud.metering import estimate
 from vipcloud.metering.estimate import Texts
@@ -24,6 +26,7 @@ from vipcloud.providers.stream import StreamTranslator
 from vipcloud.providers.usage import Delivered, TextSize
 
 UNFIT = "The model did not answer in the form that `response_format` asks for, and not when it was asked again either."
+NOTHING: Final = counts.of(0, 0)
 
 
 class Attempt:
@@ -117,10 +120,12 @@ class Attempt:
         """The request was cancelled: charge what was delivered of the stream, nothing if nothing was."""
         outcome = self.call.cut_by
         if self.delivers(translator):
-            self.bill.settle(outcome, self.guess(way, translator.said), estimated=True)
+            usage = self.guess(way, translator.said)
+            self.note_billed(usage, told=False)
+            self.bill.settle(outcome, usage, estimated=True)
         else:
             if self.bill.sent:
-                self.lose(translator.usage)
+                self.lose_stream(translator)
             self.bill.settle(outcome)
 
     def delivers(self, translator: StreamTranslator) -> bool:
@@ -132,7 +137,54 @@ class Attempt:
 
         Its error answers are free; so this is for calls that were sent and that none has ended (`Bill.sent`).
         """
+        rescue = self.rescue
+        if usage is None and rescue is not None and rescue.said:
+            usage = rescue.last_call(self.estimate(rescue.delivered))
         self.bill.lose(usage or self.estimate(Delivered(TextSize(), TextSize(), TextSize())))
+
+    def lose_stream(self, translator: StreamTranslator) -> None:
+        """As `lose`, of a stream that the caller was shown nothing of, however much of it came."""
+        usage = translator.usage
+        if usage is None and translator.started and not self.delivers(translator):
+            usage = self.estimate(translator.delivered)
+        self.lose(usage)
+
+    def note_billed(self, usage: Usage, *, told: bool) -> None:
+        """What the last call's provider counts, if it went on from another's text: `usage`, if the provider told it, or
+        a part of it that was counted here."""
+        rescue = self.rescue
+        if rescue is not None and rescue.said:
+            self.bill.billed = usage if told else rescue.last_call(usage)
+
+    def broke_off(self, translator: StreamTranslator, usage: Usage | None) -> None:
+        """A stream that another try may make up for: note what it costs us, `usage` if that was counted here.
+
+        One that another can go on with is only lost when that is sent (`pass_on`): else the usage row has its cost.
+        """
+        bill, rescue = self.bill, self.rescue
+        if translator.started and rescue is not None and not rescue.buffers:
+            if rescue.added:
+                bill.billed = translator.usage or bill.billed or usage
+                bill.sent = False
+                return
+            bill.billed = NOTHING
+            started = False
+        else:
+            started = translator.started
+        if bill.sent or started:  # an error after content does not make that free
+            self.lose_stream(translator)
+
+    def pass_on(self) -> None:
+        """Another call is about to go on with what was said: the last one's cost is a loss from now on.
+
+        The journal hears at once that the usage row has it no more, should the process die.
+        """
+        bill, rescue = self.bill, self.rescue
+        if rescue is None or not rescue.said or bill.billed is None or bill.billed is NOTHING:
+            return
+        bill.lose(bill.billed)
+        bill.billed = NOTHING
+        self.parts.journal.keep(Progress([bill.reached(self.estimate(rescue.delivered))]))
 
     def settle_said(self, outcome: Outcome) -> None:
         """Charge what was delivered of an answer that could not be continued; nothing is done if nothing was."""
@@ -230,7 +282,10 @@ class OpenStream:
         permit = attempt.permit
         if permit.held_tokens < permit.output_tokens:
             self._hold_on(permit, usage.completion_tokens)
-        return attempt.bill.reached(usage) if attempt.delivers(translator) else None
+        if not attempt.delivers(translator):
+            return None
+        attempt.note_billed(usage, told=False)
+        return attempt.bill.reached(usage)
 
     def _hold_on(self, permit: Permit, tokens: int) -> None:
         slice_tokens = permit.ask.slice_tokens

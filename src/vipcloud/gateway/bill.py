@@ -35,6 +35,9 @@ class Bill(Sender):
 
     `sent`: an upstream has got a call of which we have yet to say who pays for it. A charge does, and `lose`; an error
     answer is free.
+
+    `billed`: what the provider counts of the last call, where that is not what the customer pays for: of an answer that
+    was continued, calls before it are lost, each by itself, and what they said is in the last one's prompt.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Bill(Sender):
         self.claim = claim
         self.way: Way | None = None  # the last one tried
         self.attempts = 0
+        self.billed: Usage | None = None
         self.first_token_s: float | None = None
         self.settled = False
 
@@ -113,7 +117,11 @@ class Bill(Sender):
         way = self.way
         assert way is not None, "what was delivered came from somewhere"
         charge = metering.amount(prompt, completion, cached, written, self.price)
-        cost = metering.amount(prompt, completion, cached, written, way.candidate.costs.at(self.started_s))
+        rates, billed = way.candidate.costs.at(self.started_s), self.billed
+        if billed is None:
+            cost = metering.amount(prompt, completion, cached, written, rates)
+        else:
+            cost = metering.cost(billed, rates)
         held = self.permit.held_nanousd
         if charge <= held:
             return charge, cost, 0
@@ -223,7 +231,7 @@ class Bill(Sender):
         parts.figures.settled(record, account.tier)
 
     def lose(self, usage: Usage) -> None:
-        """Note what the last way's call cost us, of which nothing was delivered."""
+        """Note what the last way's call cost us, of which nothing was delivered, or with which another one goes on."""
         self.sent = False
         way = self.way
         assert way is not None, "what costs us something was called"

@@ -491,6 +491,7 @@ async def serve_again(attempt: Attempt, way: Way, failed: AttemptFailed) -> None
             except BaseException:
                 way.breaker.release(way.breaker.epoch)
                 raise
+        attempt.pass_on()
         tried.append(way)
         attempt.spare = upstreams.spare(pool, tried)
         try:

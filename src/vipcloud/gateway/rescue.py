@@ -5,7 +5,8 @@ cannot is never asked to. `buffer`: the answer is kept here until it is whole, a
 breaks off. Either way the stream says in a comment that it was rescued, and by which try.
 
 The caller pays for the answer: of a continued one the prompt once and all of what was delivered, counted here as far as
-nobody else counted it; of a buffered one what the try that came through used. The rest is our waste.
+nobody else counted it; of a buffered one what the try that came through used. The rest is our waste: each try that
+broke off costs us what its provider bills for it, and a last one that went on from others has their text in its prompt.
 """
 
 from typing import Literal
@@ -30,6 +31,7 @@ class Rescue:
         self.mode = mode
         self.plain = plain
         self.said = ""
+        self.added = False  # whether the try that broke off last had said anything
         self.broken = 0
 
     @classmethod
@@ -71,6 +73,7 @@ class Rescue:
             said = translator.content.text
             if not self.plain or not said or translator.reasoning.size.chars or translator.calls.size.chars:
                 return False
+            self.added = len(said) > len(self.said)
             self.said = said
         self.broken += 1
         return True
@@ -86,6 +89,12 @@ class Rescue:
         prompt = min(max(0, usage.prompt_tokens - before), prompt_tokens)
         cached = min(usage.prompt_tokens_details.cached_tokens, prompt)
         return usages.of(prompt, usage.completion_tokens + before, cached_tokens=cached)
+
+    def last_call(self, usage: Usage) -> Usage:
+        """Of `usage` of the answer so far, counted here, what the last try's provider counts: its prompt had in it what
+        was said before."""
+        before = min(self.tokens_said, usage.completion_tokens)
+        return usages.of(usage.prompt_tokens + before, usage.completion_tokens - before)
 
     def note(self, attempts: int) -> bytes:
         """What the stream says of it: a comment, which SDKs skip. Nothing if nothing broke off."""

@@ -182,6 +182,8 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         except asyncio.CancelledError:
             attempt.settle_cut(way, translator)
             raise
+    if carrying_on and usage is not None:
+        attempt.note_billed(usage, told=told is not None)
     if failure is None:
         usage, estimated = usage or attempt.estimate(translator.delivered), told is None
         if carrying_on and rescue is not None and not estimated:
@@ -194,9 +196,7 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
     else:
-        if bill.sent or translator.started:  # an error after content does not make that free
-            buffered = rescue is not None and rescue.buffers
-            attempt.lose(attempt.estimate(translator.delivered) if buffered else translator.usage)
+        attempt.broke_off(translator, usage)
         raise faults.failed(failure)
 
 

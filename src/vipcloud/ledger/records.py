@@ -45,7 +45,7 @@ class Progress(msgspec.Struct, array_like=True, tag="progress", frozen=True, gc=
 
 
 class Aborted(msgspec.Struct, array_like=True, tag="aborted", frozen=True, gc=False):
-    """An upstream call that nobody pays us for, and what its provider bills for it as far as we can tell.
+    """An upstream call whose cost is in no usage row, and what its provider bills for it as far as we can tell.
 
     `number` is the call's place among those of its request; the two name it for good.
     """
