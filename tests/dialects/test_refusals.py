@@ -367,19 +367,9 @@ def test_numbers_beyond_any_range_are_refused(field: bytes, param: str, sentence
     assert (error.param, sentence in error.message) == (param, True), error.message
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (b'{"model":"m","messages":[{"role":"user"}],"n":0,"n":1}', "n"),
-        (
-            b'{"model":"m","messages":[{"role":"user","role":"tool","content":"","tool_call_id":""}]}',
-            "messages[0].role",
-        ),
-    ],
-)
-def test_a_key_given_twice_with_one_faulty_value_is_refused(body: bytes, param: str) -> None:
-    error = refusal(body)
-    assert (error.param, "more than once" in error.message) == (param, True)
+def test_a_key_given_twice_inside_a_field_with_one_faulty_value_is_refused() -> None:
+    error = refusal(b'{"model":"m","messages":[{"role":"user","role":"tool","content":"","tool_call_id":""}]}')
+    assert (error.param, "more than once" in error.message) == ("messages[0].role", True)
 
 
 def test_strict_parameters_refuse_unknown_keys_at_the_top_and_only_there() -> None:

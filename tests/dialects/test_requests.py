@@ -137,11 +137,14 @@ def test_what_openai_takes_is_taken(fields: dict[str, Any]) -> None:
 
 
 def test_the_last_of_two_equal_keys_counts() -> None:
-    body = b'{"model":"a","messages":[],"model":"b","messages":[{"role":"user","content":"x","content":"y"}]}'
-    with pytest.raises(BadRequest):
-        requests.parse_chat(body)
-    request = requests.parse_chat(body.replace(b'"messages":[],', b'"n":2,"n":3,'))
-    assert (request.model, request.n, request.messages) == ("b", 3, [openai.UserMessage("y")])
+    body = b'{"model":"a","messages":[],"n":"x","model":"b","messages":[%s],"n":3}'
+    body = body.replace(b"%s", b'{"role":"user","content":"x","content":"y"}')
+    for padding in (b"", b',"x":"' + b"x" * 100_000 + b'"'):
+        request = requests.parse_chat(body[:-1] + padding + b"}")
+        assert (request.model, request.n, request.messages) == ("b", 3, [openai.UserMessage("y")])
+        with pytest.raises(BadRequest) as caught:
+            requests.parse_chat(body[:-1] + padding + b',"n":"x"}')
+        assert caught.value.param == "n"
 
 
 def test_text_arrives_byte_for_byte() -> None:

@@ -3,8 +3,12 @@
 Theory of operation. The typed decoder of `requests` says *that* a body breaks the contract; its text is not what a
 caller of OpenAI expects, and it knows no keys inside dictionaries. So the body is read once more without types, and
 `_violation` walks the plain value beside the declared types (`msgspec.inspect`) until the first thing that does not
-fit, in the order in which OpenAI checks fields. What the walk cannot find (a number beyond any range, a key given twice
-with contradicting values) is told from the decoder's own text.
+fit, in the order in which OpenAI checks fields. What the walk cannot find (a number beyond any range) is told from the
+decoder's own text.
+
+A large body is not walked, which would keep everyone waiting for seconds. Its fields are decoded one by one instead,
+in the same order and in C, and the first that fails says where; only what stands there is read and walked. That costs
+about what decoding the body does. Inside a field it finds what is wrong first as it is written.
 
 The first half of the module is the vocabulary: one function per sentence, used by `requests.check` too. `param` is
 always the path of the field; values and names of the caller are shortened, so that a megabyte does not come back.
@@ -17,8 +21,9 @@ that name nothing, nesting, the root of a schema. All have the code `bad_request
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -26,6 +31,7 @@ from msgspec import inspect
 from vipcloud.dialects import openai
 from vipcloud.errors import BadRequest, shorten
 
+WALKED_BYTES_MAX = 65_536  # of JSON that is read into plain values and walked
 DETAIL_LENGTH_MAX = 512  # characters of a list of ids or a context inside a sentence
 
 # --- the sentences ---------------------------------------------------------------------------------------------
@@ -175,6 +181,13 @@ def schema_fault(param: str, owner: str, context: tuple[str, ...], what: str, ab
     return _refused(f"Invalid schema for {owner}: {where}{also}", param)
 
 
+def too_many_values(values_max: int) -> BadRequest:
+    return BadRequest(
+        f"The JSON body of your request holds too much. Expected at most {values_max} values, and at most {values_max} "
+        "strings with the names of fields. Send fewer messages, or longer ones."
+    )
+
+
 def not_json(hint: str) -> BadRequest:
     return BadRequest(f"We could not parse the JSON body of your request. (HINT: {shorten(hint)}.)")
 
@@ -289,6 +302,12 @@ _PARAMETERS = frozenset(field.encode_name for field in msgspec.structs.fields(op
 
 _read_plainly = msgspec.json.Decoder(float_hook=_Decimal).decode
 _read_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_read_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_read_raw = msgspec.json.Decoder(msgspec.Raw).decode
+
+FITTING = object()  # stands for a value that is as it should be
+_NOTHING = msgspec.Raw(b"null")
+_STEP = re.compile(r"\[(\d+)\]|\.(\w+)|\[\.\.\.\]")  # of the decoder's path: `[7].role`, and `[...]` for any name
 
 
 def unknown_parameter(body: bytes) -> BadRequest | None:
@@ -299,40 +318,76 @@ def unknown_parameter(body: bytes) -> BadRequest | None:
     return _first_unknown(_read_keys(body))
 
 
-def explain(body: bytes, fault: Exception, *, strict_parameters: bool) -> BadRequest:
-    """What to tell the sender of `body`, which the typed decoder refused with `fault`."""
+def explain(body: bytes, fault: Exception, *, strict_parameters: bool) -> BadRequest | None:
+    """What to tell the sender of `body`, which the typed decoder refused with `fault`.
+
+    None where the last value of each field is as it should be, and one before it was not.
+    """
     try:
+        if len(body) > WALKED_BYTES_MAX:
+            return _explain_large(body, fault, strict_parameters=strict_parameters)
         value = _read_plainly(body)
     except RecursionError:
         return body_too_deep()
     except msgspec.ValidationError:  # an integer of thousands of digits, which has no plain value either
-        return _from_text(str(fault))
+        return from_text(str(fault))
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         return not_json(_hint(body, broken))
     if not isinstance(value, dict):
         return not_json(f"it must be one JSON object, but {_noun(value)} was sent")
+    if refused := _absent_or_unknown(value, strict_parameters=strict_parameters):
+        return refused
+    return _violation(_contract(), value, "") or _beyond_words(str(fault))
+
+
+def _absent_or_unknown(value: dict[str, object], *, strict_parameters: bool) -> BadRequest | None:
+    """What is told before any field is looked into."""
     if value.get("model") in (None, ""):
-        return missing_model()
+        [listed] = (field.type for field in _contract().fields if field.encode_name == "models")
+        return _violation(listed, value.get("models"), "models") or missing_model()
     if "messages" not in value:
         return missing("messages")
-    if strict_parameters and (refused := _first_unknown(value)):
+    return _first_unknown(value) if strict_parameters else None
+
+
+def _explain_large(body: bytes, fault: Exception, *, strict_parameters: bool) -> BadRequest | None:
+    """As `explain`, without a plain value of the whole. Raises what reading one does."""
+    if not isinstance(fault, msgspec.ValidationError):
+        return not_json(_hint(body, fault))
+    if body.lstrip()[:1] != b"{":
+        return not_json(f"it must be one JSON object, but {_noun(_outline(_read_raw(body)))} was sent")
+    fields = _read_keys(body)
+    known: dict[str, object] = dict.fromkeys(fields, FITTING)
+    known |= {name: _read_plainly(fields[name]) for name in ("model", "models") if name in fields}
+    if refused := _absent_or_unknown(known, strict_parameters=strict_parameters):
         return refused
-    return _violation(_contract(), value, "") or _from_text(str(fault))
+    for field in _ordered(_contract(), ""):
+        name = field.encode_name
+        try:
+            if name in fields:
+                _field_decoder(name)(fields[name])
+        except msgspec.ValidationError as faulty:
+            return _violation_at(field.type, fields[name], name, str(faulty)) or _beyond_words(str(fault))
+    return _beyond_words(str(fault))
 
 
 def explain_small(kind: type[msgspec.Struct], body: bytes, fault: Exception) -> BadRequest:
     """The same for another route's body, refused as `kind`, a struct that takes no unknown fields."""
+    if len(body) > WALKED_BYTES_MAX:
+        return not_json(
+            f"it holds {len(body)} bytes, of which at most {WALKED_BYTES_MAX} are looked at to say what is wrong"
+        )
     try:
         value = _read_plainly(body)
     except RecursionError:
         return body_too_deep()
     except msgspec.ValidationError:
-        return _from_text(str(fault))
+        return from_text(str(fault))
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         return not_json(_hint(body, broken))
     if not isinstance(value, dict):
         return not_json(f"it must be one JSON object, but {_noun(value)} was sent")
-    return _violation(inspect.type_info(kind), value, "") or _from_text(str(fault))
+    return _violation(inspect.type_info(kind), value, "") or from_text(str(fault))
 
 
 def _first_unknown(keys: Iterable[str]) -> BadRequest | None:
@@ -350,25 +405,40 @@ def _hint(body: bytes, broken: Exception) -> str:
     return f"{detail[:1].lower()}{detail[1:]}" if detail.startswith("Input") else detail
 
 
-def _from_text(text: str) -> BadRequest:
+def from_text(text: str) -> BadRequest:
     """The decoder's own sentence, for what has no plain value or is contradicted by a later copy of its key."""
-    what, _, path = text.rpartition(" - at `$")
-    param = path.rstrip("`").partition("[...]")[0].lstrip(".")
+    param = _param(text)
     if not param:
         return not_json(text)
-    if "out of range" in what:
+    if "out of range" in text:
         return _refused(f"Invalid '{param}': number out of range.", param)
     return _refused(f"Invalid '{param}': the key is given more than once, with contradicting values.", param)
 
 
+def _beyond_words(text: str) -> BadRequest | None:
+    """What the walk does not find, but the decoder does. None for a field that a later copy of its key mends."""
+    return from_text(text) if "out of range" in text or not _param(text) else None
+
+
+def _param(text: str) -> str:
+    return text.rpartition(" - at `$")[2].rstrip("`").partition("[...]")[0].lstrip(".")
+
+
 @functools.cache
-def _contract() -> inspect.Type:
-    return inspect.type_info(openai.ChatRequest)
+def _contract() -> inspect.StructType:
+    contract = inspect.type_info(openai.ChatRequest)
+    assert isinstance(contract, inspect.StructType), "a request is a struct"
+    return contract
+
+
+@functools.cache
+def _field_decoder(name: str) -> Callable[[msgspec.Raw], object]:
+    return msgspec.json.Decoder(get_type_hints(openai.ChatRequest, include_extras=True)[name]).decode
 
 
 def _violation(declared: inspect.Type, value: object, path: str) -> BadRequest | None:
     """The first thing in `value` that `declared` does not allow; None if there is none."""
-    if isinstance(declared, inspect.AnyType):
+    if value is FITTING or isinstance(declared, inspect.AnyType):
         return None
     alternatives = _alternatives(declared)
     fitting = [alternative for alternative in alternatives if _fits(alternative, value)]
@@ -434,6 +504,66 @@ def _violation_in_object(alternatives: list[inspect.Type], value: dict[str, obje
     return wrong_type(tag_path, _expected([inspect.LiteralType(tuple(by_tag))]), tag)
 
 
+def _violation_at(declared: inspect.Type, raw: msgspec.Raw, path: str, fault: str) -> BadRequest | None:
+    """What is wrong in `raw`, from where the decoder's words for it say that it is."""
+    for place, name in _STEP.findall(fault.rpartition(" - at `$")[2]):
+        if len(raw) <= WALKED_BYTES_MAX:
+            break
+        fitting = [each for each in _alternatives(declared) if _fits(each, [] if place else {})]
+        if place:
+            assert isinstance(fitting[0], inspect.ListType), "only lists fit an array"
+            declared, raw, path = fitting[0].item_type, _read_items(raw)[int(place)], f"{path}[{place}]"
+            continue
+        if isinstance(fitting[0], inspect.DictType):
+            return _violation_in_named(fitting[0], _read_plainly(raw), path)
+        fields = _read_keys(raw)
+        found = next((each for each in _tagged(fitting, fields) if each.encode_name == name), None)
+        if found is None or name not in fields:  # what is wrong is the tag, or a copy of the key that does not count
+            break
+        declared, raw, path = found.type, fields[name], _join(path, name)
+    return _violation(declared, _outline(raw), path)
+
+
+def _tagged(structs: Iterable[inspect.Type], fields: dict[str, msgspec.Raw]) -> Sequence[inspect.Field]:
+    """The fields of the struct whose tag is among `fields`."""
+    for struct in structs:
+        assert isinstance(struct, inspect.StructType), "no other object is there beside structs"
+        if struct.tag_field is None or _outline(fields.get(struct.tag_field, _NOTHING)) == struct.tag:
+            return struct.fields
+    return ()
+
+
+def _violation_in_named(declared: inspect.DictType, value: dict[str, object], path: str) -> BadRequest | None:
+    """As `_violation`, for values by thousands: all that fit are passed over quickly."""
+    within = declared.value_type
+    for name, item in value.items():
+        if isinstance(within, inspect.StrType):
+            fits = type(item) is str
+        elif isinstance(within, inspect.IntType) and type(item) is int:
+            fits = (within.ge is None or item >= within.ge) and (within.le is None or item <= within.le)
+        else:
+            fits = False
+        if not fits and (refused := _violation(within, item, _join(path, name))):
+            return refused
+    return None
+
+
+def _outline(raw: msgspec.Raw) -> object:
+    """The plain value of a small `raw`; of a large array or object, what it is and which fields it has.
+
+    What is inside them is `FITTING`, but for what tells structs apart.
+    """
+    start = bytes(memoryview(raw)[:1])
+    if len(raw) <= WALKED_BYTES_MAX or start not in (b"[", b"{"):
+        return _read_plainly(raw)
+    if start == b"[":
+        return [FITTING] * len(_read_items(raw))
+    fields = _read_keys(raw)
+    outline: dict[str, object] = dict.fromkeys(fields, FITTING)
+    outline |= {name: _outline(fields[name]) for name in ("type", "role") if name in fields}
+    return outline
+
+
 def _first(found: Iterable[BadRequest | None]) -> BadRequest | None:
     return next((refused for refused in found if refused), None)
 
@@ -443,19 +573,26 @@ def _join(path: str, name: str) -> str:
 
 
 def _violation_in_struct(struct: inspect.StructType, value: dict[str, object], path: str) -> BadRequest | None:
-    fields = {field.encode_name: field for field in struct.fields}
-    ordered = fields if path else [name for name in dict.fromkeys((*_ORDER, *fields)) if name in fields]
     if struct.forbid_unknown_fields:
+        names = {field.encode_name for field in struct.fields}
         for name in value:
-            if name not in fields:
+            if name not in names:
                 return unknown(_join(path, name))
-    for name in ordered:
+    for field in _ordered(struct, path):
+        name = field.encode_name
         if name in value:
-            if refused := _violation(fields[name].type, value[name], _join(path, name)):
+            if refused := _violation(field.type, value[name], _join(path, name)):
                 return refused
-        elif fields[name].required:
+        elif field.required:
             return missing(_join(path, name))
     return None
+
+
+def _ordered(struct: inspect.StructType, path: str) -> Iterable[inspect.Field]:
+    if path:
+        return struct.fields
+    fields = {field.encode_name: field for field in struct.fields}
+    return [fields[name] for name in dict.fromkeys((*_ORDER, *fields)) if name in fields]
 
 
 def _violation_in_array(declared: inspect.Type, value: list[object], path: str) -> BadRequest | None:

@@ -10,6 +10,8 @@ call is answered; `tool_choice` names something in `tools`; there are no `functi
 role `function`; whatever the caller nested freely (schemas) is at most `NESTING_LEVELS_MAX` deep and holds no integer
 beyond 64 bits, so it can be encoded again for any upstream.
 
+A body that would take long to decode is refused before: by its number of values, whatever its size.
+
 Unknown keys are dropped, at any depth: SDKs merge their callers' vendor keys into the body. `strict_parameters` refuses
 them at the top level.
 """
@@ -22,6 +24,8 @@ import msgspec
 from vipcloud.dialects import openai, refusals
 
 NESTING_LEVELS_MAX = 64  # of arrays and objects inside a free-form field, its own braces included
+VALUES_MAX = 200_000  # of a body, and as many strings: some 50 ms to decode at most
+COUNTED_BYTES_MIN = 524_288  # of a body whose values are counted first: a smaller one decodes within as long
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_LENGTH_MAX = 64  # characters
 METADATA_VALUE_LENGTH_MAX = 512
@@ -35,11 +39,16 @@ _decode: Final = msgspec.json.Decoder(openai.ChatRequest).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
+_NO_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'",[{')
+
 _decode_names: Final = msgspec.json.Decoder(openai.Names).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRequest:
     """The request in `body`, checked. Raises BadRequest with the path of the first faulty field in `param`."""
+    if len(body) > COUNTED_BYTES_MIN:
+        _check_values(body)
     if not strict_parameters:
         try:
             request = _decode_plain(body)
@@ -48,31 +57,85 @@ def parse_chat(body: bytes, *, strict_parameters: bool = False) -> openai.ChatRe
         else:
             if request.stream_options is not None and not request.stream:
                 raise refusals.only_with("stream_options", "stream")
+            if not body.isascii():
+                _check_text(body)
             return request
     return _parse(body, strict_parameters)
 
 
 def _parse(body: bytes, strict_parameters: bool) -> openai.ChatRequest:
     try:
-        request = _decode(_with_model(body))
+        request = _decode_any(body, strict_parameters)
         unknown = refusals.unknown_parameter(body) if strict_parameters else None
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         # Not chained: these exceptions quote the caller, or hold the body whole.
-        raise refusals.explain(body, fault, strict_parameters=strict_parameters) from None
+        raise refusals.from_text(str(fault)) from None
     except RecursionError:
         raise refusals.body_too_deep() from None
+    if not body.isascii():
+        _check_text(body)
     if unknown is not None:
         raise unknown
     check(request)
     return request
 
 
-def _with_model(body: bytes) -> bytes:
-    """`body` with the first of its `models` as its `model`, where it has but a list. Raises DecodeError."""
-    if b'"models"' not in body or (named := _decode_names(body)).model or not named.models:
-        return body
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return _encode(fields | {"model": named.models[0], "models": named.models[1:]})
+def _decode_any(body: bytes, strict_parameters: bool) -> openai.ChatRequest:
+    """`body` as the contract allows it, with the first of its `models` as its `model` where it has but a list, and with
+    the last value of a field that is given more than once. Raises BadRequest; DecodeError for contradictions deeper
+    inside."""
+    found: Exception | None = None
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        found = fault
+    listed = _with_model(body)
+    if listed is not None:
+        return _decode_any(listed, strict_parameters)
+    refused = refusals.explain(body, found, strict_parameters=strict_parameters)
+    if refused is not None:
+        raise refused
+    return _decode(_encode(_decode_fields(body)))
+
+
+def _with_model(body: bytes) -> bytes | None:
+    """`body` with the first of its `models` as its `model`, if it has but a list."""
+    try:
+        named = _decode_names(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if named.model or not named.models or not named.models[0]:
+        return None
+    return _encode(_decode_fields(body) | {"model": named.models[0], "models": named.models[1:]})
+
+
+def _check_values(body: bytes) -> None:
+    """That `body` has not so many values that decoding it would keep everyone waiting. Raises BadRequest.
+
+    Counted are strings, and outside of them commas and opening brackets: one for each value of an array and each field.
+    A body of images has no backslash, and is only split at its quotes, which is as fast as copying it. Of text it is
+    seen first whether it has as many such marks anywhere.
+    """
+    bare = body
+    if b"\\" in body:
+        if len(body.translate(None, _NO_MARKS)) <= VALUES_MAX:
+            return
+        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    parts = bare.split(b'"', 2 * VALUES_MAX + 1)
+    if len(parts) > 2 * VALUES_MAX + 1 or _marks(b"".join(parts[::2])) > VALUES_MAX:
+        raise refusals.too_many_values(VALUES_MAX)
+
+
+def _marks(text: bytes) -> int:
+    return len(text.translate(None, _NO_MARKS)) - text.count(b'"')
+
+
+def _check_text(body: bytes) -> None:
+    """The decoder does not look into what it passes over, and that would be no JSON either. Raises BadRequest."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise refusals.not_json("a string is not valid UTF-8") from None
 
 
 def check(request: openai.ChatRequest) -> None:
