@@ -26,10 +26,12 @@
     ├── HeadTooLarge               431  head_too_large
     ├── InternalError              500  internal_error
     ├── NotImplementedYet          501  not_implemented
+    ├── MethodUnknown              501  method_unknown
     ├── UpstreamFailed             502  upstream_error
     │   ├── StructuredOutputFailed 502  structured_output_failed
     │   ├── UpstreamInterrupted    502  upstream_interrupted
     │   └── UpstreamTimeout        504  upstream_timeout
+    ├── VersionNotSupported        505  version_not_supported
     └── Unavailable                503  service_unavailable
         ├── NoUpstream             503  no_upstream
         └── Overloaded             503  overloaded
@@ -255,6 +257,12 @@ class NotImplementedYet(GatewayError):
     retryable = False
 
 
+class MethodUnknown(GatewayError):
+    status, type, code = 501, "invalid_request_error", "method_unknown"
+    meaning = "No route has the request's method."
+    retryable = False
+
+
 class UpstreamFailed(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
     meaning = "The provider refused, failed or could not be reached. Retry with back-off."
@@ -274,6 +282,12 @@ class UpstreamInterrupted(UpstreamFailed):
 class UpstreamTimeout(UpstreamFailed):
     status, type, code = 504, "timeout_error", "upstream_timeout"
     meaning = "The provider took too long: to connect, to the first byte, between events, or in all."
+
+
+class VersionNotSupported(GatewayError):
+    status, type, code = 505, "invalid_request_error", "version_not_supported"
+    meaning = "The request is neither HTTP/1.1 nor HTTP/1.0."
+    retryable = False
 
 
 class Unavailable(GatewayError):

@@ -44,9 +44,10 @@ def test_parameters_of_a_path_are_declared() -> None:
 
 
 def test_every_error_that_the_routes_can_raise_is_told() -> None:
-    """Of the tree, these are of paths and methods that are none of the document."""
+    """Of the tree, these are of paths, methods and versions that are none of the document."""
     told = {kind for each in contract.OPERATIONS for kind in (*contract.ANYWHERE, *each.errors)}
-    assert set(errors.documented()) - told == {errors.RouteNotFound, errors.MethodNotAllowed}
+    others = {errors.RouteNotFound, errors.MethodNotAllowed, errors.MethodUnknown, errors.VersionNotSupported}
+    assert set(errors.documented()) - told == others
 
 
 def test_an_errors_body_is_as_documented() -> None:

@@ -89,6 +89,14 @@ async def test_a_preflight_is_answered_without_a_key_and_echoes_what_is_asked_fo
     is_signed(reply)
 
 
+async def test_options_of_the_whole_server_are_told(house: House) -> None:
+    reply = await house.ask("OPTIONS", "*")
+    assert (reply.status, reply.body) == (204, b"")
+    assert reply.headers["allow"] == "GET, POST, PATCH, DELETE, OPTIONS, HEAD"
+    is_signed(reply)
+    assert (await house.ask("GET", "*")).status == 404
+
+
 async def test_ids_differ_on_one_connection_and_on_many(house: House) -> None:
     found = [(await house.ask("GET", "/healthz")).headers["x-request-id"] for _ in range(3)]
     async with dial(house.port) as wire:
@@ -108,6 +116,7 @@ ERRORS: list[tuple[str, str, bytes, dict[str, str], int, str]] = [
     ("POST", CHAT, BODY, {"Expect": "the-worst"}, 417, "expectation_failed"),
     ("POST", CHAT, BODY, {"X-Long": "x" * 70_000}, 431, "head_too_large"),
     ("POST", CHAT, b"x" * 40_000, {}, 413, "request_too_large"),
+    ("FETCH", CHAT, BODY, {}, 501, "method_unknown"),
     ("GET", "/nowhere", b"", {}, 404, "not_found"),
     ("DELETE", CHAT, b"", {}, 405, "method_not_allowed"),
 ]

@@ -114,6 +114,19 @@ async def test_a_head_that_is_looked_at_closely_is_not_taken_for_the_one_behind_
     assert seen == [one, two, one, two, one, two, one]
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+async def test_requests_of_one_read_are_each_taken_for_what_they_are(serve: Serve, before: bytes) -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.respond(200, b"", f"{exchange.method} {exchange.path} ".encode() + await exchange.body())
+
+    served = await serve(handler)
+    async with served.dial() as wire:
+        for _ in range(3):
+            wire.send(before + get("/a") + post(b"b", path="/b") + get("/c") + post(b"\r\n", path="/d"))
+            answers = [(await wire.answer()).body for _ in range(4)]
+            assert answers == [b"GET /a ", b"POST /b b", b"GET /c ", b"POST /d \r\n"]
+
+
 async def test_a_refused_head_is_refused_each_time(serve: Serve) -> None:
     async def handler(exchange: Exchange) -> None:
         exchange.respond(200, b"")

@@ -117,13 +117,21 @@ REFUSED = {
     "target without a slash": (b"GET x:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "CONNECT": (b"CONNECT x:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "HTTP/0.9": (b"GET /\r\n\r\n", 400),
-    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
-    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+    "HTTP/0.9 in words": (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 400),
+    "HTTP/1.10": (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
+    "HTTP/1.2 without a host": (b"GET / HTTP/1.2\r\n\r\n", 400),
+    "HTTP/1.2 with length and encoding": (
+        head("Host: a", "Content-Length: 3", "Transfer-Encoding: chunked", first="POST / HTTP/1.2") + CHUNKS,
+        400,
+    ),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    "HTTP/2.0 without a host": (b"GET / HTTP/2.0\r\n\r\n", 505),
+    "HTTP/3.7": (b"GET / HTTP/3.7\r\nHost: a\r\n\r\n", 505),
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "lower-case protocol": (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
     "garbage": (b"\x00\x01\x02garbage\r\n\r\n", 400),
-    "unknown method": (b"FETCH / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "TLS hello": (bytes.fromhex("160301020001000" + "1fc0303") + bytes(64), 400),
+    "chunk extension behind a space": (CHUNKED_HEAD + b"3 ;a=b\r\nabc\r\n0\r\n\r\n", 400),
     "chunk size with a space": (CHUNKED_HEAD + b"3 \r\nabc\r\n0\r\n\r\n", 400),
     "negative chunk size": (CHUNKED_HEAD + b"-3\r\nabc\r\n0\r\n\r\n", 400),
     "chunk size of 17 digits": (CHUNKED_HEAD + b"10000000000000003\r\nabc\r\n0\r\n\r\n", 400),
@@ -216,6 +224,11 @@ ACCEPTED = {
     "lower-case names": (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"GET / "),
     "empty lines before": (b"\r\n\r\n" + GET, b"GET / "),
     "empty value": (head("Host: a", "X:", "Y: 1", first="GET / HTTP/1.1"), b"GET / "),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", b"GET / "),
+    "HTTP/1.9 with chunks": (
+        head("Host: a", "Transfer-Encoding: chunked", first="POST / HTTP/1.9") + CHUNKS,
+        b"POST / abc",
+    ),
     "absolute target": (b"GET http://b/x/y?z HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /x/y "),
     "absolute target without a path": (b"GET http://b HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / "),
     "absolute target with a query only": (b"GET HTTP://b?x=/y HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / "),
@@ -266,6 +279,47 @@ ACCEPTED = {
         b"GET / ",
     ),
 }
+
+
+LINES = {  # of heads that come whole and first in a read; elsewhere llhttp does not tell where they stand
+    "GET / RTSP/1.0": 400,
+    "GET / RTSP/1.1": 400,
+    "OPTIONS rtsp://a/ RTSP/2.0": 400,
+    "SOURCE / ICE/1.0": 400,
+    "GET  / HTTP/1.1": 400,
+    "GET /  HTTP/1.1": 400,
+    "GET  / HTTP/1.0": 400,
+    "get / http/1.1": 400,
+    " GET / HTTP/1.1": 400,
+    "GET\t/ HTTP/1.1": 400,
+    "G\xcbT / HTTP/1.1": 400,
+    "FETCH / HTTP/1.1": 501,
+    "get / HTTP/1.1": 501,
+    "GETX / HTTP/1.0": 501,
+    "DESCRIBE / HTTP/1.1": 501,
+}
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n\r\n"])
+@pytest.mark.parametrize("line", LINES)
+async def test_a_request_line_of_another_kind_is_refused(serve: Serve, line: str, before: bytes) -> None:
+    echo, served = await both(serve)
+    async with served.dial() as wire:
+        wire.send(GET)
+        assert (await wire.answer()).status == 200
+        wire.send(before + head("Host: a", first=line) + SMUGGLED)
+        assert_refused(await wire.answer(), LINES[line])
+        assert await wire.ended()
+    assert echo.seen == ["GET /"]
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_a_request_line_of_another_kind_is_a_fault_of_its_own_request_only(serve: Serve, line: str) -> None:
+    _, served = await both(serve)
+    async with served.dial() as wire:
+        wire.send(GET + head("Host: a", first=line))
+        assert (await wire.answer()).status == 200
+        assert (await wire.answer()).status in (200, 400, 505)
 
 
 @pytest.mark.parametrize("trickled", [False, True])

@@ -27,6 +27,7 @@ EXPOSED = (
 )
 CORS: Final = header_block([("access-control-allow-origin", "*"), ("access-control-expose-headers", EXPOSED)])
 HEAD: Final = CORS + b"x-request-id: req_"
+METHODS: Final = "GET, POST, PATCH, DELETE, OPTIONS, HEAD"
 PREFLIGHT_AGE_S = 86_400
 _BYTES: Final = [f"{number:02x}" for number in range(256)]
 
@@ -112,6 +113,9 @@ class App:
         if exchange.method == "OPTIONS" and self._spelled(path) in self._same_origin:
             call.head = same_origin_head(call.head)
             raise Forbidden("No other site may call this.")
+        if path == "*" and exchange.method == "OPTIONS":  # of the server, and no path of it (RFC 9110 §9.3.7)
+            exchange.respond(204, call.head + header_block([("allow", METHODS)]))
+            return
         if not path.startswith("/"):
             raise RouteNotFound(f"Invalid URL ({exchange.method} {shorten(path)})")
         methods = self._methods(call, path)
@@ -152,7 +156,7 @@ class App:
         asked = call.exchange.headers.get(b"access-control-request-headers", b"authorization, content-type")
         headers = header_block(
             [
-                ("access-control-allow-methods", "GET, POST, PATCH, DELETE, OPTIONS, HEAD"),
+                ("access-control-allow-methods", METHODS),
                 ("access-control-allow-headers", asked.decode("latin-1")),
                 ("access-control-max-age", str(PREFLIGHT_AGE_S)),
                 ("vary", "Origin, Access-Control-Request-Headers"),

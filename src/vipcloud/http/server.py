@@ -10,7 +10,11 @@ What llhttp does not refuse by itself is refused here: a missing, doubled or mal
 Content-Type or CF-Connecting-IP, any Transfer-Encoding but `chunked`, a Content-Encoding, limits of size and time.
 llhttp in its strict mode refuses bare LF, obs-fold, Content-Length beside Transfer-Encoding, doubled or malformed
 Content-Length, malformed chunks and control characters (checked against httptools 0.9.0 by
-tests/http/test_server_framing.py). After a fault the connection is closed: what follows on it can no longer be trusted.
+tests/http/test_server_framing.py). Two things stay as llhttp has them. A request line of another protocol (`GET /
+RTSP/1.0`), or with two spaces, is refused only where its head comes whole at the start of a read: llhttp does not tell
+where else it stands. White space before or in a chunk extension is refused against RFC 9110 §5.6.3: llhttp takes it
+only together with white space that no extension follows. After a fault the connection is closed: what follows on it can
+no longer be trusted.
 
 The loop hands over what a read has brought as `bytes`, uvloop up to 256 KiB of it (docs/decisions/0032). It is taken in
 by pieces no larger than a head or a body may be, so that limits are met in time.
@@ -46,10 +50,12 @@ from vipcloud.errors import (
     GatewayError,
     HeadTooLarge,
     InternalError,
+    MethodUnknown,
     RequestTimeout,
     RequestTooLarge,
     TargetTooLong,
     UnsupportedMediaType,
+    VersionNotSupported,
 )
 from vipcloud.http.deadlines import NEVER, Deadlines
 from vipcloud.http.headers import STATUS_LINES, header_block
@@ -78,6 +84,7 @@ _ONCE: Final = frozenset(
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?[ \t]*"
 )
+_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ ]+ HTTP/1\.[0-9]\r\n")
 _RARE: Final = frozenset(
     (b"transfer-encoding", b"content-encoding", b"expect")
 )  # a request with one is looked at closely
@@ -454,7 +461,7 @@ class Connection:
         self._replaying = False
         self._head: RequestHead | None = None  # which came twice in a row
         self._former_head = 0  # the hash of the last one that was parsed
-        self._first_read = b""  # one that begins with a head, until the parser has found it
+        self._first_read = b""  # one that begins with a head or line breaks before it, until it is parsed
         self._clean = True  # nothing is between the last request and the next, not even a line break
         self._ended = False  # the client has sent its end of file
         self._lingering = False
@@ -468,7 +475,13 @@ class Connection:
         # Two of llhttp's callbacks only collect, so they are functions written in C.
         self.on_url = self._url.append
         self.on_body = self._parts.append
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # HTTP/1.2 and above are to be understood as 1.1 (RFC 9110 §2.5); `_guard` tells which versions are served.
+        parser.set_dangerous_leniencies(lenient_version=True)
+        return parser
 
     # --- the transport's callbacks
 
@@ -511,9 +524,9 @@ class Connection:
     def _take(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._clean and self.exchange is None and not self._head_bytes and self._receiving is None:
+        if self.exchange is None and not self._head_bytes and self._receiving is None:
             head = self._head
-            if head is not None and (size := head.begins(data)):
+            if head is not None and self._clean and (size := head.begins(data)):
                 # A whole request whose head has come before: what the parser would find in it is known.
                 received_s = self._loop.time()
                 exchange = Exchange(self, head.method, head.target, None, received_s, keep_alive=True, head=head)
@@ -610,11 +623,13 @@ class Connection:
         if self._replaying:
             return
         parser, headers = self._parser, self._headers
+        first_read, self._first_read = self._first_read, b""  # its head is this one, and no later one's
         self._headers = {}  # for trailers: nothing that we act on may come after the body
+        method, target = parser.get_method(), b"".join(self._url)
         exchange = Exchange(
             self,
-            parser.get_method().decode(),
-            b"".join(self._url),
+            method.decode(),
+            target,
             headers,
             self._loop.time(),
             parser.should_keep_alive(),
@@ -628,22 +643,24 @@ class Connection:
             or len(headers) > self.server.settings.headers_max
             or not self._is_host(headers.get(b"host"))
             or not _RARE.isdisjoint(headers)
-            or parser.get_http_version() != "1.1"
+            or not (
+                first_read.startswith(b"%b %b HTTP/1.1\r\n" % (method, target))
+                if first_read
+                else parser.get_http_version() == "1.1"
+            )
         ):
-            self._first_read = b""  # its head is this one, and no later one's
-            fault = self._fault or self._guard(exchange, headers)
+            fault = self._fault or self._guard(exchange, headers, first_read)
             if fault is not None:
                 exchange.late = True
                 exchange.fault = fault
                 exchange.keep_alive = False
-        elif self._first_read:
-            self._remember(exchange)
+        elif first_read and self._clean:
+            self._remember(exchange, first_read)
         self._start(exchange)
 
-    def _remember(self, exchange: Exchange) -> None:
+    def _remember(self, exchange: Exchange, first_read: bytes) -> None:
         """Keep what the parser has found in this head, if it is the one of the request before."""
-        parts = cut(self._first_read)
-        self._first_read = b""
+        parts = cut(first_read)
         if parts is None or not exchange.keep_alive:
             return
         former, self._former_head = self._former_head, hash(parts)
@@ -747,7 +764,10 @@ class Connection:
     def _refuse_malformed(self, error: httptools.HttpParserError) -> None:
         if self._receiving is not None:
             self._take_parts(self._receiving)  # they may be too many, and that came first
-        self._refuse(BadRequest(f"The request is not well-formed HTTP/1.1: {error}."))
+        if "method" in str(error) and _REQUEST_LINE.match(self._first_read.lstrip(b"\r\n")):
+            self._refuse(MethodUnknown("No route has this method."))
+        else:
+            self._refuse(BadRequest(f"The request is not well-formed HTTP/1.1: {error}."))
 
     def _measure_head(self, nbytes: int) -> None:
         """Bound a head that has not come whole, in bytes, lines and time."""
@@ -792,7 +812,7 @@ class Connection:
             return False
         kept = [line for line in exchange.headers.items() if line[0] not in (b"upgrade", b"connection")]
         head = b"".join(b"%b: %b\r\n" % line for line in kept)
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         self._replaying = True
         self._parser.feed_data(b"%b %b HTTP/1.1\r\n%b\r\n" % (exchange.method.encode(), exchange.target, head))
         self._replaying = False
@@ -808,8 +828,11 @@ class Connection:
             self._host = host
         return True
 
-    def _guard(self, exchange: Exchange, headers: dict[bytes, bytes]) -> GatewayError | None:
-        """What llhttp lets through and we do not; also notes how the body is framed."""
+    def _guard(self, exchange: Exchange, headers: dict[bytes, bytes], first_read: bytes) -> GatewayError | None:
+        """What llhttp lets through and we do not; also notes how the body is framed.
+
+        `first_read` begins with the head, if that is known.
+        """
         settings = self.server.settings
         lines, self._repeated = len(headers) + self._repeated, 0
         # One read cannot bring more than a head may have, but several can.
@@ -820,11 +843,16 @@ class Connection:
             return _head_too_large(settings, len(exchange.target))
         if lines > settings.headers_max:
             return HeadTooLarge(f"The request has more than {settings.headers_max} headers.")
-        version = exchange.version = self._parser.get_http_version()
-        if version != "1.1":
+        line = b"%b %b HTTP/" % (exchange.method.encode(), exchange.target)
+        if first_read and not first_read.lstrip(b"\r\n").startswith(line):
+            return BadRequest("The request's first line is not of HTTP: a method, a target and a version.")
+        version = self._parser.get_http_version()
+        if version == "1.0":
+            exchange.version = version
             exchange.keep_alive = False
-            if version != "1.0":
-                return BadRequest(f"HTTP/{version} is not served here; use HTTP/1.1.")
+        elif not version.startswith("1."):
+            words = f"HTTP/{version} is not served here; use HTTP/1.1."
+            return BadRequest(words) if version.startswith("0.") else VersionNotSupported(words)
         elif b"host" not in headers:
             return BadRequest("The header 'host' is missing.")
         if not self._is_host(headers.get(b"host", b"")):
