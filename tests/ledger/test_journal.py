@@ -457,6 +457,31 @@ async def test_files_of_which_no_copy_can_be_had_are_put_on_the_disk_later(
     book.close()
 
 
+async def test_a_file_that_cannot_be_put_on_the_disk_keeps_no_other_from_it(tmp_path: Path, turns: Turns) -> None:
+    put: list[int] = []
+
+    class Counting(Spoiling):
+        def fdatasync(self, file: int, /) -> None:
+            super().fdatasync(file)
+            put.append(os.fstat(file).st_ino)
+
+    disk = Counting()
+    book = Journal(tmp_path, turns, ManualClock(), file_bytes_max=40, files=disk, synced=True)
+    syncer = Syncer(book, tmp_path, 1.0, disk)
+    for number in (1, 2, 3):  # the last one's file is live, the others are full
+        book.keep(request(number))
+        book.flush()
+    disk.fails = {"fdatasync": 1}
+    await syncer.sync()
+    assert book.failing
+    first, *others = [file.path.stat().st_ino for file in journal.files(tmp_path)]
+    assert put == others
+    await syncer.sync()
+    assert not book.failing
+    assert first not in put, "the kernel may have given up what it could not write, whatever it says later"
+    book.close()
+
+
 async def test_a_disk_that_fails_stops_admission_before_it_is_logged(tmp_path: Path, turns: Turns) -> None:
     disk = Spoiling()
     book = Journal(tmp_path, turns, ManualClock(), files=disk, synced=True)

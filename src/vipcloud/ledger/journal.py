@@ -377,9 +377,14 @@ class Syncer:
             self._journal.note_sync(None)
 
     def _put(self, taken: list[int]) -> None:
+        """Raises OSError, the first of them, when all has been tried: none of these files is taken again."""
+        failure: OSError | None = None
         try:
             for file in taken:
-                self._files.fdatasync(file)
+                try:
+                    self._files.fdatasync(file)
+                except OSError as error:
+                    failure = failure or error
             folder = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)  # a new file's name is the folder's
             try:
                 os.fsync(folder)
@@ -388,3 +393,5 @@ class Syncer:
         finally:
             for file in taken:
                 os.close(file)
+        if failure is not None:
+            raise failure
