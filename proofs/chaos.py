@@ -328,7 +328,7 @@ class Weight:
 async def metrics(port: int) -> dict[str, float]:
     """Every metric of the gateway, summed over its labels."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     text = (await reader.read()).partition(b"\r\n\r\n")[2].decode()
     writer.close()
     sums: dict[str, float] = {}

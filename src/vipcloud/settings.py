@@ -269,7 +269,7 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Secret,
         Meta(
             description="Who sends it as `Authorization: Bearer` may read `/metrics`; `env:NAME` or the token itself. "
-            "Empty: only this machine may, by no proxy, and only while `console.public_url` is empty."
+            "Empty: only this machine may, by its own name and no proxy, and only while `console.public_url` is empty."
         ),
     ] = Secret("")
     log_requests: Annotated[

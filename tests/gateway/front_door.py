@@ -240,10 +240,10 @@ class Upstream:
 
 
 def request(method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: gateway.example"]
+    lines = [f"{method} {path} HTTP/1.1"]
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in {"Host": "gateway.example", **headers}.items()]
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1") + body
 
 

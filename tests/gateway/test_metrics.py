@@ -13,12 +13,13 @@ from vipcloud.ledger.bookkeeper import Bookkeeper
 from vipcloud.settings import Secret
 from vipcloud.telemetry.families import FAMILIES
 
+LOCAL = {"Host": "localhost:8080"}
 PROCESS = re.compile(r"process_|python_")
 
 
 async def scrape(house: House) -> dict[str, dict[tuple[str, ...], float]]:
     """Every sample by name, and by its values in the order of its family's labels."""
-    reply = await house.ask("GET", "/metrics", headers={})
+    reply = await house.ask("GET", "/metrics", headers=LOCAL)
     assert reply.status == 200, reply.body
     assert reply.headers["content-type"].startswith("text/plain")
     found: dict[str, dict[tuple[str, ...], float]] = {}
@@ -41,7 +42,7 @@ async def test_every_family_is_there_once_all_has_happened(house: House) -> None
     await house.chat()
     await house.ask("POST", "/v1/chat/completions", b"{}", {"Authorization": "Bearer nobody"})
     Bookkeeper(house.engine, house.gateway.parts.settings.journal_path, house.gateway.parts.clock).round()
-    text = (await house.ask("GET", "/v1/metrics", headers={})).body.decode()
+    text = (await house.ask("GET", "/v1/metrics", headers=LOCAL)).body.decode()
     assert [name for name in FAMILIES if f"# TYPE {name}" not in text] == []
     assert "process_open_fds" in text
 
@@ -167,9 +168,26 @@ async def test_without_a_token_only_this_machine_reads_it(
     open_house: Any, console: dict[str, str], headers: dict[str, str], status: int
 ) -> None:
     house: House = await open_house(console=console)
-    reply: Reply = await house.ask("GET", "/metrics", headers=headers)
+    reply: Reply = await house.ask("GET", "/metrics", headers={**LOCAL, **headers})
     assert reply.status == status
     assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("LOCALHOST:8080", 200),
+        ("attacker.example:8080", 404),
+        ("localhost.attacker.example", 404),
+        ("192.168.1.7", 404),
+        ("", 404),
+    ],
+)
+async def test_it_is_not_read_by_a_website_whose_name_was_pointed_here(house: House, host: str, status: int) -> None:
+    assert (await house.ask("GET", "/metrics", headers={"Host": host})).status == status
 
 
 async def test_with_a_token_only_who_sends_it_reads_it(open_house: Any) -> None:

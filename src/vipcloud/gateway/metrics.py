@@ -5,12 +5,15 @@ asked for: what requests add up to is in `telemetry.figures`, the rest is looked
 family by family, and between two of them the event loop goes on with what matters more.
 
 Who may read it: whoever has `telemetry.metrics_token`; without one, who asks from this machine by no proxy, and only
-while the gateway has no public address. A tunnel and a proxy on this machine come from here, too; but they say so.
+while the gateway has no public address. A tunnel and a proxy on this machine come from here, too; but they say so. A
+browser on this machine does, with the page of a website that has pointed its name here (DNS rebinding); but it asks by
+that name.
 """
 
 import asyncio
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -274,6 +277,15 @@ def check_reader(call: Call, settings: Settings) -> None:
         if not hmac.compare_digest(given.strip(), b"Bearer " + token.encode()):
             raise Unauthenticated("Metrics are shown to who sends telemetry.metrics_token as 'Authorization: Bearer'.")
         return
-    local = addresses.is_loopback(call.exchange.peer)
+    local = addresses.is_loopback(call.exchange.peer) and named(headers.get(b"host", b"").decode("latin-1"))
     if not local or settings.console.public_url or any(name in headers for name in HANDED_ON):
         raise RouteNotFound("Invalid URL (GET /metrics)")
+
+
+def named(host: str) -> bool:
+    """Whether the header `host` has this machine's name for itself, as `console.pages.outbox` has it."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or addresses.is_loopback(name)
