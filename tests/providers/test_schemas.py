@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipcloud.providers.schemas import NODES_MAX, Subset, pointed, subset
+from vipcloud.providers.schemas import COPIED_BYTES_MAX, NODES_MAX, Subset, pointed, subset
 
 TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
 
@@ -117,3 +117,31 @@ def test_any_schema_comes_out_in_the_subset_and_is_not_changed_itself(
     for one in properties(found):
         assert "type" in one or "anyOf" in one
         assert not {"type", "anyOf"} <= one.keys()
+
+
+def linked(links: int, end: dict[str, Any]) -> dict[str, Any]:
+    named = {f"d{index}": {"$ref": f"#/$defs/d{index + 1}"} for index in range(links)}
+    return {**named, f"d{links}": end}
+
+
+@pytest.mark.parametrize(
+    ("definitions", "properties"),
+    [
+        (linked(20_000, {}), 1),
+        (linked(800, {}), 4_000),
+        ({"d0": {"enum": list(range(20_000))}}, 4_000),
+        ({"d0": {f"k{index}": 1 for index in range(40_000)}}, 4_000),
+        ({"d0": {"description": "x" * 100_000}}, 4_000),
+    ],
+    ids=["a long chain", "many chains", "values", "keywords", "text"],
+)
+def test_what_references_write_out_has_a_limit(definitions: dict[str, Any], properties: int) -> None:
+    named = {f"p{index}": {"$ref": "#/$defs/d0"} for index in range(properties)}
+    made = subset({"type": "object", "properties": named, "$defs": definitions}, bounds=True)
+    assert made.loosened
+    assert len(msgspec.json.encode(made.schema)) < 2 * COPIED_BYTES_MAX
+
+
+def test_what_no_reference_leads_to_may_be_as_large_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "enum": ["x" * 100] * 50_000}}}
+    assert subset(schema, bounds=True).schema == schema

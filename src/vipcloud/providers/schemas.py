@@ -4,17 +4,20 @@ Moonshot's rules: no `$ref`, each nested property has a `type`, the type stands 
 `enum` holds values of one type, and a schema for an answer has no bounds and no patterns. Source: platform.kimi.com,
 tool use and chat API; MoonshotAI/kimi-code `kimi-schema.ts`; seen 2026-11.
 
-What cannot be said in the subset is said more loosely: a schema that refers to itself ends in an object of any kind,
-and a bound is left out. `loosened` tells, so that an answer can be held to the caller's own schema.
+What cannot be said in the subset is said more loosely: a schema that refers to itself, or that becomes too large when
+its references are written out, ends in an object of any kind, and a bound is left out. `loosened` tells, so that an
+answer can be held to the caller's own schema.
 """
 
 import re
 from typing import Any, Final
 from urllib.parse import unquote
 
+import msgspec
 from msgspec import Struct
 
 NODES_MAX: Final = 4096  # of one schema, references written out
+COPIED_BYTES_MAX: Final = 1_048_576  # of what references stand for
 
 _DROPPED: Final = frozenset({"$schema", "$id", "$comment", "$defs", "$anchor", "$dynamicAnchor", "definitions"})
 _BOUNDS: Final = frozenset(
@@ -41,6 +44,7 @@ _BOUNDS: Final = frozenset(
 )
 _ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")
 _ANY_OBJECT: Final = {"type": "object"}
+_encode: Final = msgspec.json.Encoder().encode
 _PLACE: Final = re.compile("[0-9]{1,9}")
 
 
@@ -65,12 +69,14 @@ class _Writer:
         self._root = root
         self._bounds = bounds
         self._left = NODES_MAX
+        self._copied = 0
 
     def node(self, schema: dict[str, Any], followed: tuple[str, ...]) -> dict[str, Any]:
         """`schema` written out; `followed` are the references on the way to it."""
-        schema, followed = self._resolved(schema, followed)
         self._left -= 1
-        if self._left < 0:
+        if self._left >= 0 and self._copied <= COPIED_BYTES_MAX:
+            schema, followed = self._resolved(schema, followed)
+        if self._left < 0 or self._copied > COPIED_BYTES_MAX:
             self.loosened = True
             return dict(_ANY_OBJECT)
         made: dict[str, Any] = {}
@@ -90,6 +96,8 @@ class _Writer:
             return self._typed(value, followed)
         if keyword in (*_ALTERNATIVES, "prefixItems") and isinstance(value, list):
             return [self._typed(below, followed, alternative=keyword != "prefixItems") for below in value]
+        if followed:
+            self._copied += len(_encode(value))
         return value
 
     def _typed(self, schema: Any, followed: tuple[str, ...], *, alternative: bool = False) -> dict[str, Any]:
@@ -105,7 +113,8 @@ class _Writer:
         while isinstance(reference := schema.get("$ref"), str):
             beside = {keyword: value for keyword, value in schema.items() if keyword != "$ref"}
             target = pointed(self._root, reference)
-            if reference in followed or target is None:
+            self._copied += 64 * (1 + len(target or ()) + len(followed))
+            if reference in followed or target is None or self._copied > COPIED_BYTES_MAX:
                 self.loosened = True
                 return {**_ANY_OBJECT, **beside}, followed
             followed = (*followed, reference)
