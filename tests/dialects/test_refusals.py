@@ -121,6 +121,63 @@ TOP_LEVEL: list[tuple[dict[str, Any], str, str]] = [
     ({"web_search_options": "x"}, "web_search_options", "expected an object, but got a string instead."),
     ({"prompt_cache_options": 1}, "prompt_cache_options", "expected an object"),
     ({"moderation": 1}, "moderation", "expected an object"),
+    ({"moderation": {}}, "moderation.model", "Missing required parameter: 'moderation.model'."),
+    (
+        {"moderation": {"model": "m", "policy": {"input": {"mode": "x"}}}},
+        "moderation.policy.input.mode",
+        "Invalid value: 'x'. Supported values are: 'block' and 'score'.",
+    ),
+    (
+        {"moderation": {"model": "m", "policy": {"output": {"mode": 1}}}},
+        "moderation.policy.output.mode",
+        "expected one of 'block' or 'score', but got an integer instead.",
+    ),
+    (
+        {"prompt_cache_options": {"mode": "x"}},
+        "prompt_cache_options.mode",
+        "Invalid value: 'x'. Supported values are: 'explicit' and 'implicit'.",
+    ),
+    (
+        {"prompt_cache_options": {"bogus": 1}},
+        "prompt_cache_options.bogus",
+        "Unknown parameter: 'prompt_cache_options.bogus'.",
+    ),
+    ({"prompt_cache_options": {"ttl": 30}}, "prompt_cache_options.ttl", "expected a string, but got an integer"),
+    (
+        {"web_search_options": {"search_context_size": "huge"}},
+        "web_search_options.search_context_size",
+        "Invalid value: 'huge'. Supported values are: 'low', 'medium', and 'high'.",
+    ),
+    (
+        {"web_search_options": {"user_location": {"type": "exact", "approximate": {}}}},
+        "web_search_options.user_location.type",
+        "Invalid value: 'exact'. Supported values are: 'approximate'.",
+    ),
+    (
+        {"web_search_options": {"user_location": {"type": "approximate", "approximate": {"city": 1}}}},
+        "web_search_options.user_location.approximate.city",
+        "expected a string, but got an integer",
+    ),
+    (
+        {"thinking": {"type": "bogus"}},
+        "thinking.type",
+        "Invalid value: 'bogus'. Supported values are: 'auto', 'adaptive', 'disabled', and 'enabled'.",
+    ),
+    (
+        {"stop": []},
+        "stop",
+        "Invalid 'stop': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+    ),
+    (
+        {"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "bogus"}}}]},
+        "tools[0].custom.format.type",
+        "Invalid value: 'bogus'. Supported values are: 'text' and 'grammar'.",
+    ),
+    (
+        {"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "grammar", "grammar": {}}}}]},
+        "tools[0].custom.format.grammar.syntax",
+        "Missing required parameter",
+    ),
     # tools
     ({"tools": {}}, "tools", "expected an array of objects, but got an object instead."),
     ({"tools": [3]}, "tools[0]", "expected an object, but got an integer instead."),
@@ -356,7 +413,7 @@ RANGES: list[tuple[bytes, str, str]] = [
     (b'"temperature":-1e999', "temperature", "but got -1e999 instead."),
     (b'"temperature":1' + b"0" * 400, "temperature", "decimal above maximum value"),
     (b'"seed":1' + b"0" * 5_000, "seed", "Invalid 'seed': number out of range."),
-    (b'"web_search_options":{"a":1e999}', "web_search_options", "Invalid 'web_search_options': number out of range."),
+    (b'"audio":{"format":"wav","voice":{"a":1e999}}', "audio.voice", "Invalid 'audio.voice': number out of range."),
     (b'"seed":-1' + b"0" * 100, "seed", "integer below minimum value"),
 ]
 

@@ -67,7 +67,6 @@ ACCEPTED: list[dict[str, Any]] = [
     {"max_tokens": 1, "max_completion_tokens": 2**31 - 1, "logprobs": True, "top_logprobs": 20},
     {"stop": "x"},
     {"stop": ["a", "b", "c", "d"]},
-    {"stop": []},
     {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False, "vendor": 1}},
     {"stream": False, "stream_options": None},
     {"logit_bias": {"50256": -100, "1": 100}},
@@ -83,7 +82,7 @@ ACCEPTED: list[dict[str, Any]] = [
     },
     {
         "top_k": 5,
-        "thinking": {"type": "enabled"},
+        "thinking": {"type": "adaptive", "budget_tokens": 5},
         "chat_template_kwargs": {},
         "provider": {},
         "guided_json": nested(200),
@@ -175,7 +174,7 @@ NOT_PLAIN: list[dict[str, Any]] = [
     {"metadata": {}},
     {"response_format": {"type": "text"}},
     {"presence_penalty": 0},
-    {"moderation": {}},
+    {"moderation": {"model": "m"}},
     {"messages": [{"role": "user"}]},
     {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
     {"messages": [{"role": "user", "content": "x", "name": "n"}]},
@@ -214,7 +213,7 @@ def test_a_plain_request_knows_all_fields_of_the_contract() -> None:
 
 
 def test_empty_arrays_that_mean_nothing_are_dropped() -> None:
-    request = parse(tools=[], stop=[], messages=[USER, {"role": "assistant", "content": "x", "tool_calls": []}])
+    request = parse(tools=[], stop="", messages=[USER, {"role": "assistant", "content": "x", "tool_calls": []}])
     assert (request.tools, request.stop) == (None, None)
     assert request.messages[1] == openai.AssistantMessage("x")
 
@@ -429,26 +428,44 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         NO_ADDITIONAL,
     ),
     # free-form fields
-    ({"web_search_options": nested(65)}, "web_search_options", "nested too deeply. Expected at most 64 levels"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": nested(99)}}]}, PARAMETERS, "too deeply"),
     (
-        {"moderation": {"a": [1, {"b": 2**63}]}},
-        "moderation",
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": nested(65)}}]},
+        PARAMETERS,
+        "nested too deeply. Expected at most 64 levels",
+    ),
+    (
+        {"audio": {"format": "wav", "voice": {"a": [1, {"b": 2**63}]}}},
+        "audio.voice",
         "Expected a value <= 9223372036854775807, but got 9223372036854775808 instead.",
     ),
-    ({"prompt_cache_options": {"a": -(2**63) - 1}}, "prompt_cache_options", "integer below minimum value"),
+    ({"audio": {"format": "wav", "voice": {"a": -(2**63) - 1}}}, "audio.voice", "integer below minimum value"),
     ({"audio": {"format": "wav", "voice": {"a": 2**64}}}, "audio.voice", "integer above maximum value"),
     ({"response_format": answer_format({"maximum": 10**30}, strict=False)}, SCHEMA, "integer above maximum value"),
-    (
-        {"tools": [{"type": "custom", "custom": {"name": "c", "format": {"a": 10**30}}}]},
-        "tools[0].custom.format",
-        "integer above maximum value",
-    ),
     (
         {"messages": [{"role": "assistant", "audio": {"id": 10**30}}]},
         "messages[0].audio",
         "integer above maximum value",
     ),
+    # turns
+    (
+        {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}] * 2}]},
+        "messages[0].content",
+        "a part of type 'refusal' must be the only one.",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]}
+            ]
+        },
+        "messages[0].content",
+        "a part of type 'refusal' must be the only one.",
+    ),
+    # tokens
+    ({"logit_bias": {"1": 1, "abc": 1}}, "logit_bias.abc", "a string that matches the pattern '^[0-9]+$'."),
+    ({"logit_bias": {"": 1}}, "logit_bias.", "a string that matches the pattern '^[0-9]+$'."),
+    ({"logit_bias": {"-1": 1}}, "logit_bias.-1", "a string that matches the pattern '^[0-9]+$'."),
+    ({"logit_bias": {"²": 1}}, "logit_bias.²", "a string that matches the pattern '^[0-9]+$'."),
     # metadata
     (
         {"metadata": {str(number): "" for number in range(17)}},

@@ -140,10 +140,23 @@ class FunctionTool(Struct, tag="function", tag_field="type"):
     function: FunctionSpec
 
 
+class FreeText(Struct, tag="text", tag_field="type"):
+    pass
+
+
+class Grammar(Struct):
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+class GrammarText(Struct, tag="grammar", tag_field="type"):
+    grammar: Grammar
+
+
 class CustomSpec(Struct, omit_defaults=True):
     name: Name
     description: str | None = None
-    format: JSONObject | None = None
+    format: FreeText | GrammarText | None = None
 
 
 class CustomTool(Struct, tag="custom", tag_field="type"):
@@ -224,9 +237,9 @@ class ReasoningOptions(Struct):
 
 
 class ThinkingOptions(Struct):
-    """The way of DeepSeek, Zhipu, Moonshot and Anthropic to ask for it: `enabled`, `adaptive`, `auto` or `disabled`."""
+    """The way of DeepSeek, Zhipu, Moonshot and Anthropic to ask for it."""
 
-    type: str | None = None
+    type: Literal["enabled", "adaptive", "auto", "disabled"] | None = None
     budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
@@ -255,6 +268,42 @@ class ProviderOptions(Struct):
     max_price: PriceLimit | None = None
 
 
+class Approximate(Struct):
+    city: str | None = None
+    country: str | None = None
+    region: str | None = None
+    timezone: str | None = None
+
+
+class UserLocation(Struct):
+    type: Literal["approximate"]
+    approximate: Approximate
+
+
+class WebSearchOptions(Struct):
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    user_location: UserLocation | None = None
+
+
+class PromptCacheOptions(Struct, forbid_unknown_fields=True):
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: str | None = None
+
+
+class ModerationMode(Struct):
+    mode: Literal["score", "block"] | None = None
+
+
+class ModerationPolicy(Struct):
+    input: ModerationMode | None = None
+    output: ModerationMode | None = None
+
+
+class Moderation(Struct):
+    model: str
+    policy: ModerationPolicy | None = None
+
+
 class ChatRequest(Struct):
     """The body of `POST /v1/chat/completions`. `None` is "absent" everywhere: the schema admits null.
 
@@ -271,7 +320,7 @@ class ChatRequest(Struct):
     max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
+    stop: str | Annotated[list[str], Meta(min_length=1, max_length=4)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[int, Meta(ge=-100, le=100)]] | None = None
@@ -299,9 +348,9 @@ class ChatRequest(Struct):
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
-    web_search_options: JSONObject | None = None
-    prompt_cache_options: JSONObject | None = None
-    moderation: JSONObject | None = None
+    web_search_options: WebSearchOptions | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
+    moderation: Moderation | None = None
     models: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=8)] | None = None
     provider: ProviderOptions | None = None
 

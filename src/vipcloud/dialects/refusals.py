@@ -148,6 +148,10 @@ def not_among(param: str, kind: str, name: str, among: str) -> BadRequest:
     return _refused(message, param)
 
 
+def not_alone(param: str, kind: str) -> BadRequest:
+    return _refused(f"Invalid '{param}': a part of type '{kind}' must be the only one.", param)
+
+
 def orphan_answer(param: str) -> BadRequest:
     # "preceeding" is OpenAI's spelling, and programs compare the sentence.
     what = "must be a response to a preceeding message with 'tool_calls'"

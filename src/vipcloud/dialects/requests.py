@@ -32,6 +32,7 @@ METADATA_VALUE_LENGTH_MAX = 512
 MESSAGE_FRAME_BYTES = 8  # what a chat template may add per message, in tokens; less than the JSON around a message
 
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"  # as callers know it from OpenAI's sentence
+DIGITS_PATTERN = "^[0-9]+$"
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 
 _decode_plain: Final = msgspec.json.Decoder(openai.PlainChat).decode
@@ -217,7 +218,11 @@ def _check_parts(
 
 
 def _check_turn(message: openai.AssistantMessage, path: str) -> None:
-    """A former answer: each call carries what its type says, and an empty list of calls is none."""
+    """A former answer: each call carries what its type says, and an empty list of calls is none; a refusal is alone."""
+    if isinstance(message.content, list) and len(message.content) > 1:
+        for part in message.content:
+            if isinstance(part, openai.RefusalPart):
+                raise refusals.not_alone(f"{path}.content", "refusal")
     if not message.tool_calls:
         message.tool_calls = None
     for index, call in enumerate(message.tool_calls or ()):
@@ -351,8 +356,6 @@ def _check_tools(request: openai.ChatRequest) -> None:
             _check_function(tool.function, f"functions[{index}]" if legacy else f"tools[{index}].function")
         else:
             _check_name(tool.custom.name, f"tools[{index}].custom")
-            if tool.custom.format is not None:
-                _check_nesting(tool.custom.format, f"tools[{index}].custom.format")
     _check_choice(request, request.tools)
 
 
@@ -518,12 +521,8 @@ def _check_metadata(metadata: dict[str, str]) -> None:
 
 
 def _check_options(request: openai.ChatRequest) -> None:
-    """The fields that hold free-form JSON."""
-    if request.web_search_options is not None:
-        _check_nesting(request.web_search_options, "web_search_options")
-    if request.prompt_cache_options is not None:
-        _check_nesting(request.prompt_cache_options, "prompt_cache_options")
-    if request.moderation is not None:
-        _check_nesting(request.moderation, "moderation")
+    for token in request.logit_bias or ():
+        if not (token.isascii() and token.isdigit()):
+            raise refusals.string_off_pattern(f"logit_bias.{token}", DIGITS_PATTERN)
     if request.audio is not None and isinstance(request.audio.voice, dict):
         _check_nesting(request.audio.voice, "audio.voice")
