@@ -19,8 +19,9 @@ hardly pays.
 
 import hashlib
 import re
+from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -48,7 +49,6 @@ _LAST: Final = re.compile(rb'"\s*\}\s*\]')
 _A: Final = 0x61  # assistant
 _S: Final = 0x73  # system
 _U: Final = 0x75  # user
-_BACKSLASH: Final = 0x5C
 
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -56,10 +56,10 @@ _Assistant: Final = openai.PlainAssistantMessage
 _System: Final = openai.PlainSystemMessage
 _User: Final = openai.PlainUserMessage
 
+_copy: Final[Callable[[openai.PlainChat], openai.PlainChat]] = cast("Any", openai.PlainChat).__copy__
 _decode: Final = msgspec.json.Decoder(openai.PlainChat).decode
 _decode_bare: Final = msgspec.json.Decoder(openai.BareChat).decode
-_decode_texts: Final = msgspec.json.Decoder(list[str]).decode
-_replace: Final = msgspec.structs.replace
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class Asked:
@@ -183,38 +183,33 @@ class RequestShape:
         before, after = self._before, self._after
         if not (body.startswith(before) and body.endswith(after)):
             return None
-        end = len(body) - len(after)
-        texts: list[bytes] = []
-        kinds: list[type[openai.PlainMessage]] = []
-        for message in body[len(before) : end].split(self._between, MESSAGES_MAX):
+        at, end = len(before), len(body) - len(after)
+        messages: list[openai.PlainMessage] = []
+        for message in body[at:end].split(self._between, MESSAGES_MAX):
             if not message:
                 return None
             letter = message[0]
+            kind: type[openai.PlainMessage]
             if letter == _U:
-                opening = self._user
-                kinds.append(_User)
+                opening, kind = self._user, _User
             elif letter == _A:
-                opening = self._assistant
-                kinds.append(_Assistant)
+                opening, kind = self._assistant, _Assistant
             elif letter == _S:
-                opening = self._system
-                kinds.append(_System)
+                opening, kind = self._system, _System
             else:
                 return None
-            # Behind a text that ends in a backslash the next quote may not be its end.
-            if not message.startswith(opening) or message[len(message) - 1] == _BACKSLASH:
+            if not message.startswith(opening):
                 return None
-            texts.append(message[len(opening) :])
-        try:
-            said = _decode_texts(b'["%b"]' % b'","'.join(texts))
-        except _FAULTS:
-            return None
-        if len(said) != len(texts):  # quotes in a text
-            return None
-        messages = [kind(text) for kind, text in zip(kinds, said, strict=True)]
-        return Asked(
-            _replace(self._request, messages=messages), body[self._array_at : end + self._array_end_bytes], self
-        )
+            text_at = at + len(opening)
+            at += len(message)
+            try:
+                messages.append(kind(_decode_text(body[text_at - 1 : at + 1])))  # with its quotes
+            except _FAULTS:
+                return None
+            at += len(self._between)
+        request = _copy(self._request)
+        request.messages = messages
+        return Asked(request, body[self._array_at : end + self._array_end_bytes], self)
 
 
 def learned(body: bytes) -> RequestShape | None:
