@@ -50,6 +50,19 @@ class Child:
         assert self._process.stdout is not None, "its output is a pipe"
         return self._process.stdout.readline().decode().strip()
 
+    async def heard(self) -> None:
+        """Wait for the first word that it prints, or for its end. Whoever cancels this changes nothing."""
+        assert self._process is not None, "start comes first"
+        assert self._process.stdout is not None, "its output is a pipe"
+        loop, said = asyncio.get_running_loop(), asyncio.Event()
+        output = os.dup(self._process.stdout.fileno())  # `watch` closes the other when it has ended
+        loop.add_reader(output, said.set)
+        try:
+            await said.wait()
+        finally:
+            loop.remove_reader(output)
+            os.close(output)
+
     async def watch(self) -> None:
         """Restart it whenever it ends, more and more slowly while it keeps ending."""
         pause_s = RESTART_FIRST_S
@@ -69,6 +82,11 @@ class Child:
                 self.start()
             except OSError as error:  # the limit of open files or processes is reached; serving goes on
                 log.error("helper process cannot be started", helper=self.name, error=str(error))
+
+    def kill(self) -> None:
+        """End it at once, as one that is stuck; `watch` starts it again."""
+        if self._process is not None:
+            self._process.kill()
 
     def stop(self) -> None:
         """End it and wait; kill it if it does not end."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import structlog
 import typer
 import uvloop
 from sqlalchemy import Engine
@@ -63,8 +64,11 @@ if TYPE_CHECKING:  # OpenTelemetry is an extra
 
 DEMO_EMAIL = "demo@example.com"
 LEASE_BEYOND_TOTAL_S = 60
+CONSOLE_START_S = 30.0  # until the console says that it listens
 CallSoon = Callable[[Callable[[], None]], object]
 GARBAGE_THRESHOLD = 50_000  # objects more than at the last look
+
+log = structlog.get_logger(__name__)
 
 
 @context.renders_errors
@@ -294,28 +298,26 @@ async def run(
             gateway(settings, catalog, engine, context.clock, reload, console_socket, beside=elder is not None)
         )
         origin = elder.origin if elder is not None else own_origin(settings, await listen(built.server, settings))
+        site = successor = None
         if console_socket is not None:
             site = Child("console", console_arguments(settings, file, console_socket, origin))
             site.start()
             stack.callback(site.stop)
             helpers = [*helpers, site]
-            await asyncio.to_thread(site.first_line)
-        successor = await take_over(elder, built) if elder is not None else None
+        if elder is not None:
+            await heard(site, stop)  # until then the elder's website is there
+            if stop.is_set():
+                return
+            successor = await take_over(elder, built)
         guard = built.parts.guard
         async with asyncio.TaskGroup() as tasks:
             watchers = [tasks.create_task(helper.watch()) for helper in helpers]
             watchers.append(tasks.create_task(guard.run()))
             await guard.ready()
-            if settings.status.enabled:  # last, since it looks at all the others
-                looker = Child("watch", watch_arguments(settings, file, origin), abrupt=True)
-                looker.start()
-                stack.callback(looker.stop)
-                watchers.append(tasks.create_task(looker.watch()))
             told = announcement(settings, origin, sockets, simulated=simulated)
             stack.enter_context(running.announced(settings, told))
             leaving = Elder(built.parts, built.server, Path(told.handover))
             watchers.append(tasks.create_task(leaving.run()))
-            greet(settings, origin, engine, simulated=simulated)
             housekeeping = tasks.create_task(built.housekeeping.run())
             following = None
             if successor is not None:
@@ -324,6 +326,14 @@ async def run(
                 watchers.append(tasks.create_task(built.withdrawals.run()))
             if settings.journal.sync == "interval":
                 watchers.append(tasks.create_task(built.syncer.run()))
+            if elder is None:
+                await heard(site, stop, leaving.left)  # no request waits for that, but the greeting names the website
+            if settings.status.enabled:  # last, since it looks at all the others
+                looker = Child("watch", watch_arguments(settings, file, origin), abrupt=True)
+                looker.start()
+                stack.callback(looker.stop)
+                watchers.append(tasks.create_task(looker.watch()))
+            greet(settings, origin, engine, simulated=simulated)
             relax_collector()
             await either(stop, leaving.left)
             housekeeping.cancel()  # what it tells is the successor's to tell now
@@ -345,6 +355,28 @@ async def take_over(elder: running.Running, built: Gateway) -> Successor:
     except (HandoverFailed, OSError) as error:
         raise SettingsError(f"--takeover: {error}") from error
     return successor
+
+
+async def heard(console: Child | None, *ends: asyncio.Event) -> None:
+    """Wait until the console listens or has ended, or for one of `ends`; at most `CONSOLE_START_S`.
+
+    One that has said nothing by then is stuck, and is ended as such: its watcher starts it again.
+    """
+    if console is None:
+        return
+    loop = asyncio.get_running_loop()
+    word = loop.create_task(console.heard())
+    others = [loop.create_task(event.wait()) for event in ends]
+    try:
+        done, _ = await asyncio.wait([word, *others], timeout=CONSOLE_START_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in (word, *others):
+            wait.cancel()
+    if word in done:
+        return
+    if not done:
+        log.error("console does not start; it is started again", waited_s=CONSOLE_START_S)
+    console.kill()
 
 
 async def either(*events: asyncio.Event) -> None:
