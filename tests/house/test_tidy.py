@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def test_init_files_are_empty() -> None:
 
 def test_tests_are_no_packages() -> None:
     assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """Without packages a file's name is its module's: pytest takes in only the first of two."""
+    names = Counter(path.name for path in tracked() if path.name.startswith("test_") and path.suffix == ".py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
