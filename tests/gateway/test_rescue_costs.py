@@ -29,7 +29,8 @@ async def upstream(
     shutil.copy(template[0], data)
     async with scripted() as upstream:
         row = upstream.catalog().replace('key_env = "PLAIN', 'continue_field = "prefix"\n            key_env = "PLAIN')
-        (data / "catalog.toml").write_text(row)
+        refusals = '[[providers.plain.errors]]\ncodes = ["content_filter"]\nkind = "content_filter"'
+        (data / "catalog.toml").write_text(f"{row}\n{refusals}\n")
         yield upstream
 
 
@@ -171,6 +172,19 @@ async def test_a_kept_answer_that_broke_off_is_lost_by_what_it_told(house: House
     row = house.usage((await ask(house, "buffer")).request_id)
     assert row is not None
     assert row.cost_nanousd == costs(20, 6)
+    assert lost(house) == [(1, costs(20, 9))]
+
+
+async def test_a_kept_answer_that_the_provider_refuses_midway_costs_the_caller_nothing(
+    house: House, upstream: Scripted
+) -> None:
+    """Another try would be refused as well; but nothing of this one was delivered."""
+    refusal = {"error": {"message": "no", "type": "invalid_request_error", "code": "content_filter"}}
+    upstream.answers = [[*cut(FIRST, usage=(20, 9)), refusal]]
+    reply = await ask(house, "buffer")
+    assert (reply.status, reply.error["code"]) == (400, "content_filter")
+    (row,) = house.rows()
+    assert (row.outcome, row.attempts, row.charge_nanousd, row.cost_nanousd) == ("upstream_failed", 1, 0, 0)
     assert lost(house) == [(1, costs(20, 9))]
 
 

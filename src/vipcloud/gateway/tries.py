@@ -192,12 +192,13 @@ async def serve_stream(attempt: Attempt, way: Way) -> None:
         attempt.note_pace(way, asked_s, usage)
         last = translator.final(usage)
         attempt.call.send_last(last if rescue is None else relay.kept + rescue.note(bill.attempts) + last)
-    elif translator.started and not (rescue is not None and rescue.takes(translator, failure)):
+        return
+    taken = rescue is not None and translator.started and rescue.takes(translator, failure)
+    if not taken and attempt.delivers(translator):
         await attempt.settle("interrupted", usage or attempt.estimate(translator.delivered), estimated=True)
         raise failure
-    else:
-        attempt.broke_off(translator, usage)
-        raise faults.failed(failure)
+    attempt.broke_off(translator, usage)
+    raise faults.failed(failure)
 
 
 def translator_for(attempt: Attempt, way: Way, faults: "Faults") -> StreamTranslator:
