@@ -80,9 +80,10 @@ _ONCE: Final = frozenset(
     (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"cf-connecting-ip")
 )
 # uri-host [":" port] (RFC 9110 §7.2, RFC 3986 §3.2.2). It may be empty: a target without an authority has such a Host
-# (RFC 9112 §3.2), and no route here depends on it.
+# (RFC 9112 §3.2), and no route here depends on it. Clients send an address's zone along, as `%eth0` or `%25eth0`.
 _HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?[ \t]*"
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._~%-]{1,32})?\]"
+    rb"|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?[ \t]*"
 )
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ ]+ HTTP/1\.[0-9]\r\n")
 _RARE: Final = frozenset(
