@@ -114,7 +114,7 @@ def _of_schema(schema: dict[str, Any]) -> Form:
     try:
         weight = weigh(schema)
         validator = library.Draft202012Validator(
-            schema, validate_formats=False, offline=True, pattern_options=_engine(_pattern_room(weight.patterns))
+            weight.plain, validate_formats=False, offline=True, pattern_options=_engine(_pattern_room(weight.patterns))
         )
     except (library.ValidationError, library.ReferencingError, ValueError) as error:
         reason = getattr(error, "message", None) or str(error)

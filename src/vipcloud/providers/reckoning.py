@@ -16,6 +16,7 @@ jsonschema-rs 0.60: a schema at one of these limits compiles within 30 ms on a c
 import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from vipcloud.errors import shorten
 from vipcloud.providers.schemas import pointed
@@ -38,6 +39,11 @@ _PROPERTIES = frozenset(
     {"properties", "patternProperties", "additionalProperties", "propertyNames", "unevaluatedProperties"}
 )
 _ITEMS = frozenset({"items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"})
+_NAMED = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)  # what they hold has names for keys
+_VALUES = frozenset({"const", "enum"})
+_LEFT_ALONE = _VALUES | {"$schema", "examples", "default"}
 
 _ESCAPED_CLASS = re.compile(r"\\[dDwWsS]")
 _ESCAPED_SPACE = re.compile(r"\\[sS]")
@@ -46,51 +52,80 @@ _CASELESS = re.compile(r"\(\?[^:)<=!]*i")
 
 
 class Weight(NamedTuple):
-    """`evaluations` of one value of an answer at most; `patterns`, each once."""
+    """`evaluations` of one value of an answer at most; `patterns`, each once; `plain` is the schema to compile."""
 
     evaluations: int
     patterns: frozenset[str]
+    plain: dict[str, Any]
 
 
 def weigh(schema: dict[str, Any]) -> Weight:
     """Raises ValueError, in words for the caller, for a schema that costs too much or that cannot be reckoned with."""
-    patterns = _patterns(schema)
-    effort = sum(map(_effort_us, patterns))
+    reading = _Reading()
+    plain = reading.root(schema)
+    effort = sum(map(_effort_us, reading.patterns))
     if effort > PATTERN_EFFORT_US_MAX:
         raise ValueError(
             "Its patterns are too long or too many: write fewer of them, character classes in place of alternatives, "
             "[0-9] in place of \\d, and no case-insensitive groups."
         )
-    evaluations = _Reckoning(schema).of(schema, NESTING_LEVELS_MAX, 0, ()).evaluations
-    return Weight(evaluations, frozenset(patterns))
+    evaluations = _Reckoning(plain).of(plain, NESTING_LEVELS_MAX, 0, ()).evaluations
+    return Weight(evaluations, frozenset(reading.patterns), plain)
 
 
-# --- patterns ------------------------------------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _patterns(schema: dict[str, Any]) -> set[str]:
-    """All of them, each once, as the library compiles it once. What only looks like a pattern counts too."""
-    patterns: set[str] = set()
-    pending: list[Any] = [schema]
-    refers = rebased = False
-    while pending:
-        node = pending.pop()
+class _Reading:
+    """A copy of a schema in which one draft holds throughout, and its patterns, each once, as the library compiles it.
+
+    Left out are `$schema` inside it, as another draft's rules would hold there, and what only describes. Values of
+    `const` and `enum` are no schemas: they stay as they are, and no reference may lead into them.
+    """
+
+    def __init__(self) -> None:
+        self.patterns: set[str] = set()
+        self._refers = self._rebased = False
+
+    def root(self, schema: dict[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = self._of({key: value for key, value in schema.items() if key != "$id"}, named=False)
+        if self._refers and self._rebased:
+            raise ValueError("A schema with $ref has $id at its root only: leave it out inside it.")
+        return {key: schema[key] for key in ("$schema", "$id") if key in schema} | made
+
+    def _of(self, node: Any, named: bool) -> Any:
+        """`named`: the keys of `node` are names, not keywords."""
         if type(node) is list:
-            pending += node
-            continue
+            return [self._of(below, named=False) for below in node]
         if type(node) is not dict:
-            continue
-        if isinstance(pattern := node.get("pattern"), str):
-            patterns.add(pattern)
-        if isinstance(named := node.get("patternProperties"), dict):
-            patterns.update(named)
-        refers = refers or "$ref" in node
-        if node is not schema and (isinstance(node.get("$id"), str) or isinstance(node.get("$schema"), str)):
-            rebased = True
-        pending += node.values()
-    if refers and rebased:
-        raise ValueError("A schema with $ref has $id and $schema at its root only: leave them out inside it.")
-    return patterns
+            return node
+        made: dict[str, Any] = {}
+        for key, value in node.items():
+            if named or key not in _LEFT_ALONE:
+                made[key] = self._of(value, not named and key in _NAMED)
+            elif key in _VALUES:
+                made[key] = value
+        if not named:
+            self._note(made)
+        return made
+
+    def _note(self, schema: dict[str, Any]) -> None:
+        if isinstance(pattern := schema.get("pattern"), str):
+            self.patterns.add(pattern)
+        if isinstance(named := schema.get("patternProperties"), dict):
+            self.patterns.update(named)
+        self._refers = self._refers or "$ref" in schema
+        self._rebased = self._rebased or isinstance(schema.get("$id"), str)
+
+
+def _leads_into_values(reference: str) -> bool:
+    """Is it a part of what `const` or `enum` holds, by the rules of `_Reading`?"""
+    named = False
+    for step in unquote(reference).split("/")[1:]:
+        if not named and step in _VALUES:
+            return True
+        named = not named and step in _NAMED
+    return False
 
 
 def _effort_us(pattern: str) -> int:
@@ -182,7 +217,7 @@ class _Reckoning:
         """The subschemas for the same value, each with the references that led to it from there."""
         if isinstance(reference := schema.get("$ref"), str):
             target = pointed(self._root, reference)
-            if target is None:
+            if target is None or _leads_into_values(reference):
                 raise ValueError(f"'{shorten(reference)}' does not refer to a part of it: write #/$defs/name.")
             if reference in followed:
                 raise ValueError(f"'{shorten(reference)}' refers to itself.")
