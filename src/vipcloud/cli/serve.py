@@ -223,7 +223,14 @@ def make_guard(settings: Settings, clock: Clock, directory: Directory, visitors:
     from vipcloud.limits.valkey import ValkeyGuard
 
     client = Client(guard.url, timeout_s=guard.timeout_s, waiting_max=guard.waiting_max)
-    return ValkeyGuard(client, clock, lease_s, guard.nodes, directory.booked)
+    return ValkeyGuard(
+        client,
+        clock,
+        lease_s,
+        guard.nodes,
+        directory.booked,
+        booked_until=lambda: bookkeeper.booked_until(settings.journal_path),
+    )
 
 
 def open_journal(settings: Settings, call_soon: CallSoon, clock: Clock, *, beside: bool) -> Journal:

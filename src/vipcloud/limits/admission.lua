@@ -9,7 +9,7 @@
 --   w:METER      list    times of admission within the window, oldest first
 --   d:METER:DAY  string  requests of the day
 --   l:METER      zset    running requests by the time that their lease lapses
---   m:PURSE      hash    charged, held: nano-dollars
+--   m:PURSE      hash    charged, held: nano-dollars; raised: when what the books say was last more than was known here
 --   s:PURSE      hash    charges by day
 --   h:PURSE      hash    what each running request holds
 --   x:PURSE      zset    these requests by the time that their hold lapses
@@ -250,7 +250,7 @@ local function left(purse, state)
     return nil
   end
   if booked > state.charged then -- the books know of charges that were never told here
-    call('HSET', 'vc:m:' .. id, 'charged', whole(booked))
+    call('HSET', 'vc:m:' .. id, 'charged', whole(booked), 'raised', whole(now))
     state.charged, state.charged_more = booked, 0
   end
   local credit = granted - state.charged
@@ -369,6 +369,7 @@ local function open()
     local id, booked = purse[1], purse[3]
     local state = purse_of(id)
     local new = not state.charged
+    local raised = false
     if new then
       local held = 0
       for _, amount in ipairs(call('HVALS', 'vc:h:' .. id)) do
@@ -376,16 +377,22 @@ local function open()
       end
       call('HSET', 'vc:m:' .. id, 'held', whole(held))
       state.held = held + state.held_more
+      raised = held > 0
     end
     if new or booked > state.charged then
       call('HSET', 'vc:m:' .. id, 'charged', whole(booked))
       state.charged, state.charged_more = booked, 0
+      raised = raised or not new
     end
     write_spent(state)
     for day, amount in pairs(details[2][place]) do
       if amount > number('HGET', 'vc:s:' .. id, day) then
         call('HSET', 'vc:s:' .. id, day, whole(amount))
+        raised = raised or not new
       end
+    end
+    if raised then
+      call('HSET', 'vc:m:' .. id, 'raised', whole(now))
     end
     call('EXPIRE', 'vc:m:' .. id, PURSE_KEPT_S)
     call('EXPIRE', 'vc:s:' .. id, PURSE_KEPT_S)
@@ -443,8 +450,10 @@ local function extend()
   return 1
 end
 
--- Told again after a lost connection (`again`), a settlement whose hold is gone was heard the first time, or else its hold
--- lapsed, which is answered with a 2, as is one of a purse that is not known. Where the second telling is heard before the first, the first finds a mark of that.
+-- Told again after a lost connection (`again`: how long ago its request ended at most; else 0), a settlement whose hold is
+-- gone was heard the first time, or else its hold lapsed, which is answered with a 2, as is one of a purse that is not known.
+-- So is one whose charge the books may have told meanwhile: it is not added, for nothing would ever take it back, and is
+-- looked up. Where the second telling is heard before the first, the first finds a mark of that.
 local function settle()
   local charge, day, again = details[2], details[3], details[4]
   local free, problem, heard = true, nil, 1
@@ -467,18 +476,21 @@ local function settle()
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
     local held = hold_of(state, request)
-    if charge > 0 and again == 1 and held and not marked then
+    if charge > 0 and again > 0 and held and not marked then
       marked = call('SET', mark, 1, 'EX', MARKED_S)
     end
     if charge > 0 and again == 0 and not held and marked == nil then
       marked = call('EXISTS', mark) == 1
     end
+    local maybe_booked = again > 0 and charge > 0 and held
+      and number('HGET', 'vc:m:' .. state.id, 'raised') >= now - again
     if held then
       drop_hold(state, request, held)
-    elseif again == 1 or not state.charged then
+    end
+    if maybe_booked or not held and again > 0 or not state.charged then
       heard = 2
     end
-    if charge > 0 and (held or again == 0 and not marked) and state.charged then
+    if charge > 0 and not maybe_booked and (held or again == 0 and not marked) and state.charged then
       state.charged, state.charged_more = state.charged + charge, state.charged_more + charge
       state.spent = state.spent or {}
       state.spent[day] = (state.spent[day] or 0) + charge

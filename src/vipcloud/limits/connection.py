@@ -186,7 +186,7 @@ class Client:
 
     def __init__(self, url: str, *, timeout_s: float, waiting_max: int) -> None:
         self._address = Address(url)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self.waiting_max = waiting_max
         self.connection: Connection | None = None
         self.up = asyncio.Event()  # set while there is a connection
@@ -246,12 +246,12 @@ class Client:
                     connection.call(("PING",)).add_done_callback(_heard)
 
     def _protocol(self) -> asyncio.Protocol:
-        return cast("asyncio.Protocol", Connection(self._timeout_s, self.waiting_max))
+        return cast("asyncio.Protocol", Connection(self.timeout_s, self.waiting_max))
 
     async def _open(self) -> Connection:
         loop, address = asyncio.get_running_loop(), self._address
 
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(self.timeout_s):
             if address.path:
                 _, protocol = await loop.create_unix_connection(self._protocol, address.path)
             else:

@@ -3,19 +3,21 @@
 What is asked in one turn of the loop goes in one call. Settlements, which nobody waits for, wait a little for an
 admission to go with. Counts go by the server's clock. A settlement that was not heard is told again after a lost
 connection, and after growing pauses where the server cannot write it, until its hold has lapsed; then the server is
-told what the books say of these purses. A request whose gateway died gives its place and its hold back when they lapse.
-What no answer came for may have been admitted all the same, and so is settled for nothing.
+told what the books say of these purses, again and again until they surely have the charge. A request whose gateway died
+gives its place and its hold back when they lapse. What no answer came for may have been admitted all the same, and so
+is settled for nothing.
 
 Without the server limits go on from this process's memory, each at its part (limit ÷ `nodes`), and what costs money is
 refused with 503: how much of the credit the other gateways have held cannot be known here. What runs goes on: a request
 was admitted with credit for all of its answer, and asks for its next slice until it is heard. With data lost on the
 server, a purse begins anew with what the store says. Charges of the last second or two are missing from that until the
-store is asked once more, soon after, and running requests' holds until they ask for their next slice. One server (with
+store is asked again, soon after, and running requests' holds until they ask for their next slice. One server (with
 replicas, if you like), not a cluster: an admission touches keys of many names.
 """
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Awaitable, Callable
 from hashlib import sha1
@@ -44,10 +46,11 @@ TOGETHER_MAX: Final = 64  # operations in one call: the server does nothing else
 SETTLEMENT_WAITS_S: Final = 0.002  # at most, for an admission to go with
 UNKNOWN: Final = 3  # the kind of answer that the script gives for a purse that it does not know
 HEARD: Final = 1
-UNSURE: Final = 2  # a settlement was told again, and was heard before or its hold has lapsed; or its purse is not known
+UNSURE: Final = 2  # whether the charge is counted: it was told again, or its purse is not known
 UNHEARD_MAX = 20_000  # settlements, some 10 MB; and as many purses that charges may be missing from
 RETELL_S_MIN, RETELL_S_MAX = 1.0, 60.0  # pauses
-BOOKED_WITHIN_S = 10.0  # as a rule: from a request's end until the books have its charge
+BOOKED_WITHIN_S = 10.0  # as a rule: from a request's end until the books have its charge, whichever gateway booked it
+LOOK_AGAIN_S_MIN, LOOK_AGAIN_S_MAX = 160.0, 640.0  # the last pause at least; pauses, each four times the one before
 SERVERS_OWN: Final = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM")  # refusals of any write; others, of a key
 SAID_EVERY_S = 60.0
 OPENINGS_MAX = 3  # tries to admit while another gateway loses and finds the server's data
@@ -80,8 +83,9 @@ class _Unreadable(Away):
 
 
 class ValkeyGuard:
-    """`reread` asks the store anew about a purse that the server does not know. `now_us` sets the script's clock, for
-    tests. `run` keeps the connection and tells what has not been told; nothing works without it."""
+    """`reread` asks the store anew about a purse that the server does not know. `booked_until` tells up to which time
+    (wall) it has all of this gateway's charges. `now_us` sets the script's clock, for tests. `run` keeps the connection
+    and tells what has not been told; nothing works without it."""
 
     def __init__(
         self,
@@ -92,19 +96,21 @@ class ValkeyGuard:
         reread: Reread,
         chance: Callable[[], float] = random.random,
         now_us: Callable[[], int] | None = None,
+        booked_until: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._client = client
         self._clock = clock
         self._lease_s = lease_s
         self._lease_us = int(lease_s * 1_000_000)
         self._reread = reread
+        self._booked_until = booked_until
         self._chance = chance
         self._now_us = now_us
         self._fallback = LocalGuard(clock, lease_s, chance, share=1 / nodes)
         self._fallen_back: set[str] = set()  # requests that the fallback has admitted
         self._untold: dict[str, _Settlement] = {}  # by request: those that have not been heard of
         self._unheard: dict[str, float] = {}  # of these, those that will not be unless told again, oldest first; since
-        self._unsure: dict[str, float] = {}  # purses that charges may be missing from, and when the books have them
+        self._unsure: dict[str, _LookUp] = {}  # purses that charges may be missing from
         self._given_up = 0  # settlements, since that was last said
         self._refused = False  # whether the server could not write a settlement, and that was said
         self._gathered = _Batch(self)  # what goes next
@@ -123,6 +129,7 @@ class ValkeyGuard:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.run())
             tasks.create_task(self._retell())
+            tasks.create_task(self._look_up())
 
     async def ready(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -356,7 +363,7 @@ class ValkeyGuard:
         )
         await self._ask(_OPEN, fresh, ("", [spent for _, spent in booked]))
         for purse in subject.purses:
-            self._look_up_later(purse.id)  # the books may lack the last charges
+            self._look_up_later(purse.id, BOOKED_WITHIN_S)  # the books may lack the last charges
 
     # --- without the server
 
@@ -398,9 +405,9 @@ class ValkeyGuard:
             return  # it was heard, or given up, meanwhile
         if answer in (HEARD, UNSURE):
             del self._untold[settlement.request_id]
-            self._unheard.pop(settlement.request_id, None)
+            again = self._unheard.pop(settlement.request_id, None) is not None
             if answer == UNSURE:
-                self._note_unsure(settlement)
+                self._note_unsure(settlement, 0.0 if again else BOOKED_WITHIN_S)
             return
         self._note_unheard(settlement)
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
@@ -419,16 +426,19 @@ class ValkeyGuard:
     def _give_up(self, request_id: str) -> None:
         """What it held lapses by itself; what it was charged is in the books."""
         del self._unheard[request_id]
-        self._note_unsure(self._untold.pop(request_id))
+        self._note_unsure(self._untold.pop(request_id), 0.0)
         self._given_up += 1
 
-    def _note_unsure(self, settlement: "_Settlement") -> None:
+    def _note_unsure(self, settlement: "_Settlement", in_s: float) -> None:
         if settlement.charge:
             for purse in _unpacked(settlement.packed)[1]:
-                self._look_up_later(purse[0])
+                self._look_up_later(purse[0], in_s)
 
-    def _look_up_later(self, purse_id: str) -> None:
-        self._unsure[purse_id] = self._clock.monotonic_s() + BOOKED_WITHIN_S
+    def _look_up_later(self, purse_id: str, in_s: float) -> None:
+        due_s, before = self._clock.monotonic_s() + in_s, self._unsure.get(purse_id)
+        if before is not None:
+            due_s = min(due_s, before.due_s)
+        self._unsure[purse_id] = _LookUp(due_s, self._clock.wall_s())
         if len(self._unsure) > UNHEARD_MAX:  # it is set right when a gateway reads its account anew
             del self._unsure[next(iter(self._unsure))]
 
@@ -442,7 +452,7 @@ class ValkeyGuard:
             if changed.is_set():
                 changed.clear()
                 pause_s = RETELL_S_MIN
-            elif not self._unheard and not self._unsure:
+            elif not self._unheard:
                 pause_s = RETELL_S_MIN
                 continue
             with contextlib.suppress(Away):
@@ -451,7 +461,7 @@ class ValkeyGuard:
             pause_s = min(2 * pause_s, RETELL_S_MAX)
 
     async def tell_again(self) -> None:
-        """Oldest first, and then what the books say of purses that charges may be missing from. Raises Away."""
+        """Oldest first. Raises Away."""
         untold = list(self._unheard)
         for place in range(0, len(untold), TOGETHER_MAX):
             connection = self._client.connection
@@ -460,7 +470,8 @@ class ValkeyGuard:
             for request_id in untold[place : place + TOGETHER_MAX]:
                 settlement = self._untold.get(request_id)
                 if settlement is not None:
-                    self._gather(connection, _SETTLE, settlement.packed, settlement.details(again=1), settlement)
+                    details = settlement.details(again=self._ended_us_ago(request_id))
+                    self._gather(connection, _SETTLE, settlement.packed, details, settlement)
             await self.flushed()
         overdue_s = self._clock.monotonic_s() - self._lease_s
         for request_id in [name for name, since_s in self._unheard.items() if since_s <= overdue_s]:
@@ -471,21 +482,58 @@ class ValkeyGuard:
         if self._refused and not self._unheard:
             self._refused = False
             log.info("settlements_told")
-        await self._tell_booked()
 
-    async def _tell_booked(self) -> None:
-        """Raises Away."""
+    def _ended_us_ago(self, request_id: str) -> int:
+        """At most: its first telling had a time limit, and so has the next."""
+        ago_s = self._clock.monotonic_s() - self._unheard.get(request_id, 0.0)
+        return max(1, int((ago_s + 2 * self._client.timeout_s) * 1_000_000))
+
+    async def _look_up(self) -> None:
+        while True:
+            await asyncio.sleep(RETELL_S_MIN)
+            with contextlib.suppress(Away):
+                await self.look_up()
+
+    async def look_up(self) -> None:
+        """Tell the server what the books say of purses that charges may be missing from. Raises Away."""
         now_s = self._clock.monotonic_s()
-        for purse_id in [name for name, from_s in self._unsure.items() if from_s <= now_s]:
-            if self._client.changed.is_set():
-                return  # there is something to tell again
+        due = [purse_id for purse_id, look_up in self._unsure.items() if look_up.due_s <= now_s]
+        if not due:
+            return
+        await self.load()
+        until_s = self._booked_until()  # what the store is asked after that has at least so much
+        for purse_id in due:
+            look_up = self._unsure.get(purse_id)
             purse = Purse(purse_id, 0, 0)
             try:
                 purse.charged_nanousd, purse.spent = await self._reread(purse)
             except Unavailable:
                 return  # until the store is back
-            if await self._call(_OPEN, Subject((), (purse,)), ("", [purse.spent])) == HEARD:
-                self._unsure.pop(purse_id, None)
+            answer = await self._call(_OPEN, Subject((), (purse,)), ("", [purse.spent]))
+            if look_up is None or self._unsure.get(purse_id) is not look_up:
+                continue  # something more may be missing meanwhile
+            if answer != HEARD:
+                look_up.due_s = now_s + BOOKED_WITHIN_S
+            elif not look_up.again(now_s, until_s):
+                del self._unsure[purse_id]
+
+
+class _LookUp:
+    """Of a purse that charges of before `cause_s` (wall) may be missing from: this gateway's, and others'."""
+
+    def __init__(self, due_s: float, cause_s: float) -> None:
+        self.due_s = due_s
+        self._cause_s = cause_s
+        self._pause_s = BOOKED_WITHIN_S
+
+    def again(self, now_s: float, until_s: float) -> bool:
+        """Whether it must be done again: `until_s` says up to when the books had this gateway's charges, and time alone
+        that others' bookkeepers have come so far."""
+        if self._pause_s > LOOK_AGAIN_S_MIN and until_s > self._cause_s:
+            return False
+        self.due_s = now_s + self._pause_s
+        self._pause_s = min(4 * self._pause_s, LOOK_AGAIN_S_MAX)
+        return True
 
 
 class _Settlement:
