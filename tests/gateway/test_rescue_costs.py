@@ -199,3 +199,19 @@ async def test_a_death_after_the_loss_was_noted_does_not_count_it_again(house: H
     (reached,) = after.reached
     assert (reached.cost_nanousd, reached.provider) == (0, "plain")
     assert reached.charge_nanousd > 0
+
+
+@pytest.mark.parametrize("second", [[], fault()], ids=["ended", "refused"])
+async def test_a_death_after_a_call_that_added_nothing_does_not_count_that_one_again(
+    house: House, upstream: Scripted, second: list[Any]
+) -> None:
+    """A note may have been taken while it was open: the next one takes its cost out of the row."""
+    upstream.answers = [cut(FIRST), second, whole(REST, usage=(40, 6))]
+    reply = await ask(house)
+    assert reply.text == FIRST + REST
+    (live,) = [one for one in journal.files(house.gateway.parts.settings.journal_path) if one.live]
+    records = journal.parse(live.path.read_bytes()).records
+    tries = [each for record in records if isinstance(record, Progress) for each in record.reached]
+    noted = [each for each in tries if each.attempts == 2]
+    assert noted, "of the second try"
+    assert (noted[-1].cost_nanousd, noted[-1].charge_nanousd > 0) == (0, True)

@@ -160,6 +160,7 @@ class Attempt:
         """A stream that another try may make up for: note what it costs us, `usage` if that was counted here.
 
         One that another can go on with is only lost when that is sent (`pass_on`): else the usage row has its cost.
+        One that has added nothing is lost at once, whatever was noted while it was open.
         """
         bill, rescue = self.bill, self.rescue
         if translator.started and rescue is not None and not rescue.buffers:
@@ -167,24 +168,24 @@ class Attempt:
                 bill.billed = translator.usage or bill.billed or usage
                 bill.sent = False
                 return
-            bill.billed = NOTHING
-            started = False
-        else:
-            started = translator.started
-        if bill.sent or started:  # an error after content does not make that free
+            if bill.sent:
+                self.lose_stream(translator)
+            self._pay_no_call(rescue)
+        elif bill.sent or translator.started:  # an error after content does not make that free
             self.lose_stream(translator)
 
     def pass_on(self) -> None:
-        """Another call is about to go on with what was said: the last one's cost is a loss from now on.
-
-        The journal hears at once that the usage row has it no more, should the process die.
-        """
+        """Another call is about to go on with what was said: the last one's cost is a loss from now on."""
         bill, rescue = self.bill, self.rescue
         if rescue is None or not rescue.said or bill.billed is None or bill.billed is NOTHING:
             return
         bill.lose(bill.billed)
-        bill.billed = NOTHING
-        self.parts.journal.keep(Progress([bill.reached(self.estimate(rescue.delivered))]))
+        self._pay_no_call(rescue)
+
+    def _pay_no_call(self, rescue: Rescue) -> None:
+        """The usage row has no call's cost from now on. The journal hears that at once, should the process die."""
+        self.bill.billed = NOTHING
+        self.parts.journal.keep(Progress([self.bill.reached(self.estimate(rescue.delivered))]))
 
     def settle_said(self, outcome: Outcome) -> None:
         """Charge what was delivered of an answer that could not be continued; nothing is done if nothing was."""
