@@ -3,6 +3,7 @@
 Some of these schemas took minutes, gigabytes or the process when they were compiled. They must never reach the library.
 """
 
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -123,6 +124,67 @@ def test_patterns_are_refused_by_the_room_they_take(schema: dict[str, Any]) -> N
 )
 def test_patterns_are_refused_by_the_time_that_reading_them_takes(patterns: list[str]) -> None:
     assert "too long or too many" in refused(with_patterns(*patterns))
+
+
+def with_pattern(pattern: str, **others: Any) -> dict[str, Any]:
+    return {"properties": {"a": {"type": "string", "pattern": pattern, **others}}}
+
+
+def fits(schema: dict[str, Any], value: str) -> bool:
+    try:
+        wanted(schema).read(json.dumps({"a": value}))
+    except Unfit:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        (r"^[\p{L} .'-]{2,50}$", ["Jo", "Zoë O'Neill-é", "é" * 50, "𝒜" * 50], ["J", "é" * 51, "J0", "Jo\n"]),
+        (r"^\p{L}{1,50}$", ["é", "é" * 50], ["", "é" * 51, "1", "é "]),
+        (r"^.{1,2000}$", ["x", "😀" * 2000, "\r"], ["", "x" * 2001, "x\ny", "\n", "x\n"]),
+        (r"^[\s\S]{0,2000}$", ["", "x\ny", "\n" * 2000, "😀" * 2000], ["x" * 2001]),
+        (r"^[^\]\[]{3}$", ["abc"], ["ab", "abcd", "a]c", "a[c"]),
+        (r"^\w{40,}$", ["x" * 40, "x" * 4000], ["x" * 39, "-" * 40]),
+        (r"^[\p{L}]{0}$", [""], ["a"]),
+    ],
+)
+def test_a_length_in_a_pattern_is_held_to(pattern: str, good: list[str], bad: list[str]) -> None:
+    schema = with_pattern(pattern)
+    assert [value for value in good if not fits(schema, value)] == []
+    assert [value for value in bad if fits(schema, value)] == []
+
+
+def test_large_lengths_stand_beside_each_other() -> None:
+    schema = with_patterns("^.{1,255}$", "^.{1,1000}$", *(f"^\\w{{1,{most}}}$" for most in range(100, 200)))
+    assert wanted(schema).read(json.dumps({"a0": "x" * 255, "a1": "x" * 1000, "a2": "x" * 100, "a3": "x" * 101}))
+    for name, length in (("a0", 256), ("a1", 1001), ("a2", 101), ("a3", 102)):
+        with pytest.raises(Unfit):
+            wanted(schema).read(json.dumps({name: "x" * length}))
+
+
+def test_lengths_beside_a_pattern_hold_too() -> None:
+    schema = with_pattern("^.{2,100}$", minLength=3, maxLength=200)
+    assert [fits(schema, "x" * length) for length in (2, 3, 100, 101)] == [False, True, True, False]
+    schema = with_pattern("^.{2,100}$", minLength=1, maxLength=50)
+    assert [fits(schema, "x" * length) for length in (1, 2, 50, 51)] == [False, True, True, False]
+    assert "not a JSON Schema" in refused(with_pattern("^.{2,100}$", maxLength="9"))
+    assert "not a JSON Schema" in refused(with_pattern("^.{2,100}$", minLength=-1))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^a|.{1,3}$", "^.{1,3}?$", "^.{1,3}", "^.{3,1}$", "^a.{1,3}$", "^(.){1,3}$", "^[]]{2}$"]
+)
+def test_no_other_pattern_is_rewritten(pattern: str) -> None:
+    schema = with_pattern(pattern)
+    with contextlib.suppress(ValueError):
+        assert weigh(schema).plain == schema
+
+
+def test_a_name_or_a_value_is_no_pattern() -> None:
+    schema = {"properties": {"pattern": {}}, "const": {"pattern": "^.{1,3}$"}}
+    assert weigh(schema).plain == schema
 
 
 def test_a_pattern_counts_once_however_often_it_stands() -> None:

@@ -26,6 +26,7 @@ NESTING_LEVELS_MAX: Final = 64  # of an answer
 DEPTH_MAX: Final = 500  # subschemas inside each other, references followed, over all levels of an answer
 WATCHED_MAX: Final = 500  # subschemas below `unevaluatedProperties` and its like: each takes the library up to 10 KB
 PATTERN_EFFORT_US_MAX: Final = 10_000
+LENGTH_MAX: Final = 2**31  # of a text, for all that an answer is
 
 _STEPS_MAX = 6_000  # of the reckoning itself
 _LOOK_AROUND_WEIGHT = 2_000  # evaluations that a pattern with look-around counts for
@@ -45,6 +46,10 @@ _NAMED = frozenset(
 _VALUES = frozenset({"const", "enum"})
 _LEFT_ALONE = _VALUES | {"$schema", "examples", "default"}
 
+_BOUNDED = re.compile(  # one character of some kind, so many times, and nothing else
+    r"\^(?P<one>\.|\\[dDwWsS]|\\[pP](?:[A-Za-z]|\{[^{}]*\})|\[\^?(?:[^\[\]\\]|\\.)+\])"
+    r"\{(?P<least>[0-9]{1,9})(?:(?P<open>,)|,(?P<most>[0-9]{1,9}))?\}\$"
+)
 _ESCAPED_CLASS = re.compile(r"\\[dDwWsS]")
 _ESCAPED_SPACE = re.compile(r"\\[sS]")
 _UNICODE_CLASS = re.compile(r"\\[pP]")
@@ -106,6 +111,7 @@ class _Reading:
             elif key in _VALUES:
                 made[key] = value
         if not named:
+            _bound_by_length(made)
             self._note(made)
         return made
 
@@ -116,6 +122,24 @@ class _Reading:
             self.patterns.update(named)
         self._refers = self._refers or "$ref" in schema
         self._rebased = self._rebased or isinstance(schema.get("$id"), str)
+
+
+def _bound_by_length(schema: dict[str, Any]) -> None:
+    """Say `^.{1,1000}$` as `^.*$` with `minLength` and `maxLength`, in place: as a pattern it becomes a megabyte.
+
+    Both count code points. Bounds that stand beside it hold on; where one is no length, the library tells.
+    """
+    pattern = schema.get("pattern")
+    found = _BOUNDED.fullmatch(pattern) if isinstance(pattern, str) else None
+    least_now, most_now = schema.get("minLength", 0), schema.get("maxLength", LENGTH_MAX)
+    if found is None or type(least_now) is not int or type(most_now) is not int or least_now < 0 or most_now < 0:
+        return
+    least = int(found["least"])
+    most = LENGTH_MAX if found["open"] else int(found["most"] or least)
+    if least > most:  # no regular expression
+        return
+    schema["pattern"] = f"^{found['one']}*$"
+    schema["minLength"], schema["maxLength"] = max(least, least_now), min(most, most_now)
 
 
 def _leads_into_values(reference: str) -> bool:
