@@ -144,3 +144,17 @@ async def test_an_extension_that_cannot_be_written_is_no_refusal(desk: Desk, oth
     await other.call("HSET", "vc:h:a", *amounts)
     assert await desk.extend(permit, 200)
     assert await other.call(*HELD) == [b"0", b"500000"]
+
+
+async def test_one_who_alone_asks_after_a_loss_of_data_is_held_for_again(
+    server: Server, desk: Desk, other: Client
+) -> None:
+    permit = await desk.admit(FUNDS, ask=LONG)
+    server.flush()
+    for _ in range(3):
+        assert await desk.extend(permit, 200)
+    assert len(desk.guard._unsure) == 1
+    await desk.guard.look_up()
+    assert await desk.extend(permit, 200)
+    assert held(permit) == (400, 500_000)
+    assert await other.call(*HELD) == [b"0", b"500000"]

@@ -184,6 +184,9 @@ class ValkeyGuard:
             elif answer == 1:
                 if amount > permit.held_nanousd and not permit.settled:
                     permit.held_tokens, permit.held_nanousd = wanted, amount
+            elif answer == UNKNOWN:
+                for purse in permit.subject.purses:  # nobody else may come to open them
+                    self._look_up_later(purse.id, 0.0)
             elif isinstance(answer, hiredis.ReplyError):
                 self._client.changed.set()  # it may have forgotten the script: `_retell` gives it to it
 
