@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from desk import DOLLAR, Desk, dollars, meter, running, valkey_desk
@@ -10,7 +11,8 @@ from desk import DOLLAR, Desk, dollars, meter, running, valkey_desk
 import valkey_server
 from valkey_server import Server
 from vipcloud.errors import Unavailable
-from vipcloud.limits.connection import Away, Client
+from vipcloud.limits import connection
+from vipcloud.limits.connection import PAUSE_S_MAX, Away, Client
 from vipcloud.money import NANO, NanoUSD
 
 REPLICATE = "REPLICAOF", "127.0.0.1", "1"  # nobody is there
@@ -74,3 +76,32 @@ async def test_who_may_not_ask_for_the_role_is_connected(server: Server, other: 
     url = server.url.replace("unix://", "unix://ann:secret@")
     async with running(Client(url, timeout_s=5, waiting_max=3)) as client:
         assert client.connected
+
+
+async def test_connections_that_do_not_last_are_made_after_growing_pauses(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may not ask for the role of a replica leaves it at its first refusal to write."""
+    pauses = list[float]()
+    sleep = asyncio.sleep
+
+    async def noted(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await sleep(0)
+
+    monkeypatch.setattr(connection, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": noted}))
+    monkeypatch.setattr(connection, "STEADY_S", 3600)
+    async with running(Client(server.url, timeout_s=5, waiting_max=3)) as client:
+        for count in range(1, 9):
+            await client.up.wait()
+            client.leave()
+            await until(lambda count=count: len(pauses) == count)  # type: ignore[misc]
+        assert pauses[0] < 0.1
+        assert pauses[7] >= PAUSE_S_MAX / 2
+        monkeypatch.setattr(connection, "STEADY_S", 0)
+        for _ in range(2):
+            await client.up.wait()
+            left = client.connection
+            client.leave()
+            await until(lambda left=left: client.connection not in (None, left))  # type: ignore[misc]
+        assert len(pauses) == 8, "one that lasted is followed at once"

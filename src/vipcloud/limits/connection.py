@@ -18,6 +18,7 @@ import structlog
 from vipcloud.errors import SettingsError
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 2.0
+STEADY_S = 5.0  # a connection that lasted for so long is followed by another at once
 KEEPALIVE_S = 1.0  # how often an idle connection is asked whether it is there
 
 Word = bytes | str | int
@@ -220,10 +221,9 @@ class Client:
                     log.error("valkey_away", server=str(self._address), error=str(error) or type(error).__name__)
                     told = True
             if connection is None:
-                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads the attempts of many
-                pause_s = min(2 * pause_s, PAUSE_S_MAX)
+                pause_s = await _paused(pause_s)
                 continue
-            pause_s, told = PAUSE_S_MIN, False
+            told, since_s = False, connection.loop.time()
             log.info("valkey_connected", server=str(self._address))
             self.connection = connection
             self.up.set()
@@ -236,6 +236,10 @@ class Client:
                 self.changed.set()
                 connection.close()
             log.warning("valkey_lost", server=str(self._address))
+            if connection.loop.time() - since_s >= STEADY_S:
+                pause_s = PAUSE_S_MIN
+            else:
+                pause_s = await _paused(pause_s)  # it may be one that is left at once, such as a replica
 
     async def _attend(self, connection: Connection) -> None:
         """Until the connection is lost. An idle one is asked now and then, so that its loss shows before it matters."""
@@ -270,6 +274,12 @@ class Client:
             connection.close()
             raise
         return connection
+
+
+async def _paused(pause_s: float) -> float:
+    """How long the next pause is."""
+    await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads the attempts of many
+    return min(2 * pause_s, PAUSE_S_MAX)
 
 
 def _heard(future: asyncio.Future[object]) -> None:
