@@ -29,26 +29,30 @@ def hanging(tmp_path: Path, data: Path) -> Iterator["subprocess.Popen[bytes]"]:
     (tmp_path / "sitecustomize.py").write_text(HANGS)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     (port,) = serve.free_ports(1)
-    with subprocess.Popen(
-        [sys.executable, "-m", "vipcloud", "serve", "--port", str(port), "--data", str(data)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
+    with (
+        (tmp_path / "said").open("wb") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "vipcloud", "serve", "--port", str(port), "--data", str(data)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process,
+    ):
         yield process
         process.kill()
 
 
 def test_the_api_does_not_wait_for_it(
-    hanging: "subprocess.Popen[bytes]", data: Path, until: Callable[..., running.Running]
+    hanging: "subprocess.Popen[bytes]", tmp_path: Path, data: Path, until: Callable[..., running.Running]
 ) -> None:
-    """The gateway is found by commands, and so follows their changes; and it ends when it is told to."""
+    """The gateway is found by commands, and so follows their changes; and it ends when it is told to, not greeting."""
     found = until(lambda: running.find(context.load(data, None, {})))
     with urllib.request.urlopen(f"{found.origin}/readyz", timeout=10) as answer:
         assert answer.status == 200
     hanging.send_signal(signal.SIGTERM)
     assert hanging.wait(15) == 0
+    assert b"is ready" not in (tmp_path / "said").read_bytes()
 
 
 class Helper(Child):
@@ -92,6 +96,7 @@ async def test_one_that_says_nothing_is_not_waited_for_when_all_ends(helper) -> 
     stop.set()
     await waiting
     assert silent.code == -signal.SIGKILL
+    await asyncio.wait_for(silent.watch(), 10)  # nor started again
 
 
 async def test_one_that_says_that_it_is_ready_is_left_alone(helper) -> None:

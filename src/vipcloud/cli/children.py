@@ -35,6 +35,7 @@ class Child:
     def __init__(self, name: str, arguments: Sequence[str], *, abrupt: bool = False) -> None:
         self.name = name
         self._abrupt = abrupt
+        self._over = False
         self._command = [sys.executable, "-m", "vipcloud", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +65,7 @@ class Child:
             os.close(output)
 
     async def watch(self) -> None:
-        """Restart it whenever it ends, more and more slowly while it keeps ending."""
+        """Restart it whenever it ends, more and more slowly while it keeps ending. Returns after `end`."""
         pause_s = RESTART_FIRST_S
         loop = asyncio.get_running_loop()
         while True:
@@ -72,6 +73,8 @@ class Child:
             began_s = loop.time()
             while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of its end
                 await asyncio.sleep(POLL_S)
+            if self._over:
+                return
             self._close_pipes()
             if loop.time() - began_s > HEALTHY_AFTER_S:
                 pause_s = RESTART_FIRST_S
@@ -87,6 +90,11 @@ class Child:
         """End it at once, as one that is stuck; `watch` starts it again."""
         if self._process is not None:
             self._process.kill()
+
+    def end(self) -> None:
+        """As `kill`, and for good."""
+        self._over = True
+        self.kill()
 
     def stop(self) -> None:
         """End it and wait; kill it if it does not end."""

@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -335,13 +335,10 @@ async def run(
                 watchers.append(tasks.create_task(built.syncer.run()))
             if elder is None:
                 await heard(site, stop, leaving.left)  # no request waits for that, but the greeting names the website
-            if settings.status.enabled:  # last, since it looks at all the others
-                looker = Child("watch", watch_arguments(settings, file, origin), abrupt=True)
-                looker.start()
-                stack.callback(looker.stop)
-                watchers.append(tasks.create_task(looker.watch()))
-            greet(settings, origin, engine, simulated=simulated)
-            relax_collector()
+            if not stop.is_set() and not leaving.left.is_set():
+                watchers += [tasks.create_task(each.watch()) for each in watching(settings, file, origin, stack)]
+                greet(settings, origin, engine, simulated=simulated)
+                relax_collector()
             await either(stop, leaving.left)
             housekeeping.cancel()  # what it tells is the successor's to tell now
             watchers.append(tasks.create_task(built.housekeeping.run_draining()))
@@ -352,6 +349,16 @@ async def run(
             await leaving.end()
             for watcher in watchers:
                 watcher.cancel()
+
+
+def watching(settings: Settings, file: Path | None, origin: str, stack: contextlib.ExitStack) -> Sequence[Child]:
+    """The helper that looks at all the others, and so starts last; none where there is no status page."""
+    if not settings.status.enabled:
+        return ()
+    looker = Child("watch", watch_arguments(settings, file, origin), abrupt=True)
+    looker.start()
+    stack.callback(looker.stop)
+    return (looker,)
 
 
 async def take_over(elder: running.Running, built: Gateway) -> Successor:
@@ -367,7 +374,8 @@ async def take_over(elder: running.Running, built: Gateway) -> Successor:
 async def heard(console: Child | None, *ends: asyncio.Event) -> None:
     """Wait until the console listens or has ended, or for one of `ends`; at most `CONSOLE_START_S`.
 
-    One that has said nothing by then is stuck, and is ended as such: its watcher starts it again.
+    One that has said nothing by then is stuck, and is ended as such: its watcher starts it again. One that has not when
+    all ends is ended for good.
     """
     if console is None:
         return
@@ -381,8 +389,10 @@ async def heard(console: Child | None, *ends: asyncio.Event) -> None:
             wait.cancel()
     if word in done:
         return
-    if not done:
-        log.error("console does not start; it is started again", waited_s=CONSOLE_START_S)
+    if done:
+        console.end()
+        return
+    log.error("console does not start; it is started again", waited_s=CONSOLE_START_S)
     console.kill()
 
 
