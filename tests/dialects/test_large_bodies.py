@@ -176,9 +176,8 @@ def with_extra(extra: bytes) -> bytes:
         b"[" + b"[]," * MANY + b"1]",
         b"[" + b'"",' * MANY + b'""]',
         b"{" + b'"":1,' * MANY + b'"":1}',
-        b"[" + b'"\\\\","\\"",' * MANY + b"1]",
     ],
-    ids=["numbers", "arrays", "strings", "names", "escapes"],
+    ids=["numbers", "arrays", "strings", "names"],
 )
 def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
     extra: bytes, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +186,35 @@ def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
     monkeypatch.setattr(requests, "_decode", None)
     error = refusal(with_extra(extra))
     assert (error.param, "Expected at most 200000 values" in error.message) == (None, True)
+
+
+def test_a_body_with_escapes_is_counted_once_it_is_known_not_to_be_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = b"[" + b'"\\\\","\\"",' * MANY + b"1]"
+    assert requests.parse_chat(with_extra(extra))
+    monkeypatch.setattr(requests, "_decode", None)
+    error = refusal(with_extra(extra + b',"stop":"a"'))
+    assert "Expected at most 200000 values" in error.message
+    assert "Expected at most 200000 values" in refusal(with_extra(extra), strict_parameters=True).message
+
+
+@pytest.mark.parametrize("name", [b'"role"', b'"r\\u006fle"', b'"\\u0072ole"'])
+def test_many_messages_are_counted_before_they_are_decoded(name: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = b'{%s:"user","content":"\\n"},' % name
+    start, end = b'{"model":"m","messages":[', b'{"role":"user","content":""}]}'
+    assert len(requests.parse_chat(start + message * 20_000 + end).messages) == 20_001
+    body = start + message * 50_001 + end
+    monkeypatch.setattr(requests, "_decode_plain", None)
+    monkeypatch.setattr(requests, "_decode", None)
+    assert "Expected at most 200000 values" in refusal(body).message
+
+
+def test_texts_with_escapes_are_not_counted_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "_check_values", None)
+    text = '"[1, 2], {}"\n' * 100_000
+    [message] = requests.parse_chat(
+        msgspec.json.encode({"model": "m", "messages": [USER | {"content": text}]})
+    ).messages
+    assert message.content == text
 
 
 @pytest.mark.parametrize(
