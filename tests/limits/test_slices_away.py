@@ -158,3 +158,20 @@ async def test_one_who_alone_asks_after_a_loss_of_data_is_held_for_again(
     assert await desk.extend(permit, 200)
     assert held(permit) == (400, 500_000)
     assert await other.call(*HELD) == [b"0", b"500000"]
+
+
+async def test_who_ends_after_an_extension_without_an_answer_is_not_held_for_by_it(
+    server: Server, desk: Desk, other: Client
+) -> None:
+    """The server may read the lost connection to its end after the settlement."""
+    permit = await desk.admit(FUNDS, ask=LONG)
+    os.kill(server.pid, signal.SIGSTOP)
+    desk.guard.extend(permit, 200, lambda: None)
+    await until(lambda: not desk.guard._client.connected)
+    os.kill(server.pid, signal.SIGCONT)
+    await restored(desk)
+    desk.guard.settle(permit, NanoUSD(200_000))
+    await desk.guard.flushed()
+    assert await desk.guard._call("extend", permit.subject, (permit.request_id, 500_000, permit.day, 1_000_000)) == 1
+    assert await other.call(*HELD) == [b"200000", b"0"]
+    assert not desk.guard._doubted

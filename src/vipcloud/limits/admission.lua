@@ -13,7 +13,7 @@
 --   s:PURSE      hash    charges by day
 --   h:PURSE      hash    what each running request holds
 --   x:PURSE      zset    these requests by the time that their hold lapses
---   t:REQUEST    string  there for an hour if the request was settled by a second telling
+--   t:REQUEST    string  there for an hour if the request's settlement was told again
 --
 -- What an operation reads of a meter or a purse is kept for those after it, and what they write is gathered: a call of
 -- Redis costs more than an operation does. It is written at the end, of each meter and purse by itself.
@@ -423,17 +423,22 @@ local function rehold()
 end
 
 -- Hold for `amount` in all, on the day that the request was admitted. It may be asked again: an answer may have been lost.
--- What a purse does not know to be held was lost with the server's data, and is held anew.
+-- What a purse does not know to be held was lost with the server's data, and is held anew; unless the request was settled on
+-- another connection, which was read before this one.
 local function extend()
   local amount, lease = details[2], details[4]
   today = details[3]
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
+    local held = hold_of(state, request)
+    if not held and call('EXISTS', 'vc:t:' .. request) == 1 then
+      return 1
+    end
     local rest = left(purse, state)
     if not rest then
       return 3
     end
-    if rest < amount - (hold_of(state, request) or 0) then
+    if rest < amount - (held or 0) then
       return 0
     end
   end
@@ -453,7 +458,7 @@ end
 -- Told again after a lost connection (`again`: how long ago its request ended at most; else 0), a settlement whose hold is
 -- gone was heard the first time, or else its hold lapsed, which is answered with a 2, as is one of a purse that is not known.
 -- So is one whose charge the books may have told meanwhile: it is not added, for nothing would ever take it back, and is
--- looked up. Where the second telling is heard before the first, the first finds a mark of that.
+-- looked up. Where the second telling is heard before the first, or before an extension, that finds a mark of it.
 local function settle()
   local charge, day, again = details[2], details[3], details[4]
   local free, problem, heard = true, nil, 1
@@ -473,12 +478,12 @@ local function settle()
     end
   end
   local mark, marked = 'vc:t:' .. request, nil
+  if again > 0 and #purses > 0 then
+    call('SET', mark, 1, 'EX', MARKED_S)
+  end
   for _, purse in ipairs(purses) do
     local state = purse_of(purse[1])
     local held = hold_of(state, request)
-    if charge > 0 and again > 0 and held and not marked then
-      marked = call('SET', mark, 1, 'EX', MARKED_S)
-    end
     if charge > 0 and again == 0 and not held and marked == nil then
       marked = call('EXISTS', mark) == 1
     end

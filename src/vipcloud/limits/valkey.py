@@ -111,6 +111,7 @@ class ValkeyGuard:
         self._untold: dict[str, _Settlement] = {}  # by request: those that have not been heard of
         self._unheard: dict[str, float] = {}  # of these, those that will not be unless told again, oldest first; since
         self._unsure: dict[str, _LookUp] = {}  # purses that charges may be missing from
+        self._doubted: set[str] = set()  # running requests of which a lost connection may still extend a hold
         self._given_up = 0  # settlements, since that was last said
         self._refused = False  # whether the server could not write a settlement, and that was said
         self._gathered = _Batch(self)  # what goes next
@@ -178,7 +179,10 @@ class ValkeyGuard:
             return  # all of it is held for, or it is free
 
         def heard(future: asyncio.Future[Any]) -> None:
-            answer = None if future.cancelled() or future.exception() is not None else future.result()
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, Away) and error.sent and not permit.settled:
+                self._doubted.add(permit.request_id)
+            answer = None if future.cancelled() or error is not None else future.result()
             if answer == 0:
                 refused()
             elif answer == 1:
@@ -392,13 +396,17 @@ class ValkeyGuard:
         self._tell(request_id, subject, 0, 0)
 
     def _tell(self, request_id: str, subject: Subject, charge: int, day: int) -> None:
+        again = 0
+        if request_id in self._doubted:
+            self._doubted.remove(request_id)
+            again = 1  # so that it leaves a mark for the extension
         packed = subject.packed or _packed(subject)
         settlement = self._untold[request_id] = _Settlement(request_id, packed, charge, day)
         connection = self._client.connection
         if connection is None:
             self._note_unheard(settlement)
             return
-        self._gather(connection, _SETTLE, packed, settlement.details(again=0), settlement)
+        self._gather(connection, _SETTLE, packed, settlement.details(again=again), settlement)
         if not self._soon and not self._later:
             self._later = True
             connection.loop.call_later(SETTLEMENT_WAITS_S, self._waited)
