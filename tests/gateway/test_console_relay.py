@@ -127,6 +127,34 @@ async def test_while_the_console_is_away_only_its_pages_are(
     assert said in answer
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi"], ids=["none", "cut"])
+@pytest.mark.parametrize("accept", [b"text/html", b"*/*"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"DELETE"])
+async def test_what_the_console_may_have_done_is_not_to_be_sent_again_unseen(
+    house: tuple[Console, int, asyncio.Server], method: bytes, accept: bytes, answer: bytes
+) -> None:
+    console, port, _ = house
+    console.answer = answer
+    told = await ask(port, b"%b /x HTTP/1.1\r\nHost: x\r\nAccept: %b\r\nConnection: close\r\n\r\n" % (method, accept))
+    assert len(console.requests) == 1
+    assert told.startswith(b"HTTP/1.1 503")
+    reads = method in (b"GET", b"HEAD")
+    assert (b"retry-after: 2" in told) is reads
+    assert (b"Look whether it was done" in told) is not reads
+    assert b"Load this page again" not in told or method == b"GET"
+
+
+async def test_what_never_reached_the_console_may_be_sent_again(
+    house: tuple[Console, int, asyncio.Server], tmp_path: Path
+) -> None:
+    _, port, listener = house
+    listener.close()
+    (tmp_path / "c.sock").unlink(missing_ok=True)
+    told = await ask(port, b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"retry-after: 2" in told
+    assert b"Look whether" not in told
+
+
 async def test_a_large_body_is_refused_before_it_is_read(house: tuple[Console, int, asyncio.Server]) -> None:
     console, port, _ = house
     answer = await ask(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")

@@ -14,7 +14,7 @@ from typing import Final
 from vipcloud.errors import RequestTooLarge, Unavailable
 from vipcloud.gateway.call import Call
 from vipcloud.http.addresses import HANDED_ON, Network, client_address
-from vipcloud.http.client import Address, Client, ClientError, Response
+from vipcloud.http.client import Address, Client, ClientError, ConnectFailed, Response, TimedOut
 from vipcloud.http.headers import header_block
 from vipcloud.http.server import Exchange
 from vipcloud.settings import ConsoleSettings
@@ -45,13 +45,15 @@ _NOT_PASSED = frozenset(  # of one connection only (RFC 9110 §7.6.1), set anew,
         CLIENT_HEADER,
     )
 )
-_DOWN_PAGE = b"""<!doctype html>
+_PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Back in a moment: vipcloud</title></head>
 <body><h1>This page does not answer at the moment</h1>
-<p>The website is starting or has failed. The API is a separate process and is not affected: calls to it go on, and
-nothing was lost. Load this page again in a few seconds.</p></body></html>
+<p>The website is starting or has failed. The API is a separate process and is not affected: calls to it go on%b</p>
+</body></html>
 """
+_DOWN_PAGE = _PAGE % b", and\nnothing was lost. Load this page again in a few seconds."
+_CUT_PAGE = _PAGE % b".\nWhat you sent may have been done or not. Look whether it was done before you send it again."
 
 
 class ConsoleRelay:
@@ -118,18 +120,29 @@ class ConsoleRelay:
         exchange.finish()
 
     def _tell_down(self, call: Call, error: ClientError) -> None:
+        """Say when to ask again, but not where the request may have been carried out and would be a second time."""
+        again = call.exchange.method in ("GET", "HEAD") or _unsent(error)
         if b"text/html" not in call.exchange.headers.get(b"accept", b""):
-            raise Unavailable("The console does not answer at present; the API does.", retry_after_s=2) from error
-        head = header_block(
-            [
-                ("x-request-id", call.request_id),
-                ("content-type", "text/html; charset=utf-8"),
-                ("cache-control", "no-store"),
-                ("content-security-policy", "default-src 'none'"),
-                ("retry-after", "2"),
-            ]
-        )
-        call.exchange.respond(503, head, _DOWN_PAGE)
+            if again:
+                raise Unavailable("The console does not answer at present; the API does.", retry_after_s=2) from error
+            raise Unavailable(
+                "The console gave no answer, but may have done what was asked. "
+                "Look whether it was done before you send it again."
+            ) from error
+        lines = [
+            ("x-request-id", call.request_id),
+            ("content-type", "text/html; charset=utf-8"),
+            ("cache-control", "no-store"),
+            ("content-security-policy", "default-src 'none'"),
+        ]
+        if again:
+            lines.append(("retry-after", "2"))
+        call.exchange.respond(503, header_block(lines), _DOWN_PAGE if again else _CUT_PAGE)
+
+
+def _unsent(error: ClientError) -> bool:
+    """Whether the console cannot have got the request."""
+    return isinstance(error, ConnectFailed) or (isinstance(error, TimedOut) and error.phase == "connect")
 
 
 def _request(call: Call, body: bytes, trusted: Sequence[Network]) -> bytes:
