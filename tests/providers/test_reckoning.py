@@ -308,6 +308,24 @@ def test_a_part_without_references_is_reckoned_once_for_all_levels() -> None:
     assert weigh({"properties": {"v": {"properties": {"v": {"properties": {"v": {}}}}}}}).evaluations == 4
 
 
+def test_what_a_recursive_part_refers_to_is_reckoned_once() -> None:
+    leaves = {f"d{index}": {"type": "object", "properties": {"v": {"type": "string"}}} for index in range(100)}
+    fields = {name: {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in leaves}
+    parent = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
+    node = {"type": "object", "properties": {**fields, "parent": parent}}
+    held = wanted({"$ref": "#/$defs/node", "$defs": {**leaves, "node": node}})
+    assert held.read('{"d1": {"v": ""}, "parent": {"d99": null}}')
+    with pytest.raises(Unfit):
+        held.read('{"parent": {"parent": {"d99": {"v": 1}}}}')
+
+
+def test_a_part_that_was_cut_off_is_reckoned_anew_where_there_is_room() -> None:
+    lists = linked(10, lambda below: {"items": below}, {"enum": [*range(1_000)]})["$defs"]
+    far = json.loads('{"items":' * 60 + '{"$ref": "#/$defs/d0"}' + "}" * 60)
+    assert weigh({"prefixItems": [far], "$defs": lists}).evaluations < 1_000
+    assert weigh({"prefixItems": [far, {"$ref": "#/$defs/d0"}], "$defs": lists}).evaluations > 1_000
+
+
 def test_patterns_share_what_room_there_is() -> None:
     half = answers.PATTERN_BYTES_MAX // 2
     assert answers._pattern_room(frozenset()) == answers._pattern_room(frozenset(["a", ".*", UUID])) == half

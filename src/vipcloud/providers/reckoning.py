@@ -171,7 +171,8 @@ def _effort_us(pattern: str) -> int:
 
 class _Cost(NamedTuple):
     """Of a subschema: `ways` are the subschemas for the same value, itself included; `height` is the deepest way down.
-    `whole` says that it has no references, and so costs the same at any level of an answer."""
+    `whole` says that it ends within the levels it was reckoned for, as what refers to itself does not: so it costs the
+    same in any answer with more of them, and no more in one with fewer."""
 
     evaluations: int
     ways: int
@@ -213,7 +214,7 @@ class _Reckoning:
             return known
         _check_depth(depth + 1)
         self._step(schema)
-        count, ways, height, whole = _weight(schema), 1, 0, "$ref" not in schema
+        count, ways, height, whole = _weight(schema), 1, 0, True
         for below, references in self._in_place(schema, followed):
             cost = self.of(below, levels, depth + 1, references)
             count, ways = count + cost.evaluations, ways + cost.ways
