@@ -2,7 +2,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vipcloud.http.addresses import FORWARDED_MAX, bucket, client_address
+from vipcloud.http.addresses import FORWARDED_MAX, bucket, client_address, names_loopback
 
 TRUSTED = (ip_network("10.0.0.0/24"), ip_network("2001:db8::2/128"))
 
@@ -57,3 +57,28 @@ def test_a_long_list_of_proxies_is_not_read_to_its_end() -> None:
 )
 def test_a_line_of_ipv6_is_one_client(address: str | None, name: str) -> None:
     assert bucket(None if address is None else ip_address(address)) == name
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.9.9.9:80", "[::1]:80", "[::1%lo]", "[::ffff:127.0.0.1]"]
+)
+def test_a_host_that_is_this_machines_own_name(host: str) -> None:
+    assert names_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ":80",
+        "example.com",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "10.0.0.1",
+        "[fe80::1%lo]",
+        "[",
+        "[x]",
+    ],
+)
+def test_a_host_that_is_not(host: str) -> None:
+    assert not names_loopback(host)

@@ -13,7 +13,6 @@ that name.
 import asyncio
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -277,15 +276,7 @@ def check_reader(call: Call, settings: Settings) -> None:
         if not hmac.compare_digest(given.strip(), b"Bearer " + token.encode()):
             raise Unauthenticated("Metrics are shown to who sends telemetry.metrics_token as 'Authorization: Bearer'.")
         return
-    local = addresses.is_loopback(call.exchange.peer) and named(headers.get(b"host", b"").decode("latin-1"))
+    host = headers.get(b"host", b"").decode("latin-1")
+    local = addresses.is_loopback(call.exchange.peer) and addresses.names_loopback(host)
     if not local or settings.console.public_url or any(name in headers for name in HANDED_ON):
         raise RouteNotFound("Invalid URL (GET /metrics)")
-
-
-def named(host: str) -> bool:
-    """Whether the header `host` has this machine's name for itself, as `console.pages.outbox` has it."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or addresses.is_loopback(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -46,6 +47,15 @@ def is_loopback(address: str) -> bool:
     """Whether `address`, as text, is this machine's own; one that cannot be read is not."""
     found = _parsed(address)
     return found is not None and found.is_loopback
+
+
+def names_loopback(host: str) -> bool:
+    """Whether the header `host` has this machine's name for itself: `localhost:8080`, `127.0.0.1`, `[::1]:80`."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or is_loopback(name)
 
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:

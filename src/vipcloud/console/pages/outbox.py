@@ -5,8 +5,6 @@ public address are set, and the request comes from this machine, through no prox
 own. Another name may have been pointed here by a website, whose page could read the codes then (DNS rebinding).
 """
 
-from urllib.parse import urlsplit
-
 from litestar import Response, get
 from litestar.exceptions import NotFoundException
 from litestar.types import ControllerRouterHandler
@@ -28,7 +26,8 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
     @get("/outbox")
     @threaded
     def outbox(request: AnyRequest) -> Response[str]:
-        local = addresses.is_loopback(visits.client_address(request.headers)) and named(request.headers.get("host", ""))
+        client, host = visits.client_address(request.headers), request.headers.get("host", "")
+        local = addresses.is_loopback(client) and addresses.names_loopback(host)
         if not local or any(name in request.headers for name in addresses.HANDED_ON):
             raise NotFoundException
         with storage.reading(parts.engine) as connection:
@@ -38,12 +37,3 @@ def handlers(parts: Parts, renderer: Renderer) -> list[ControllerRouterHandler]:
         )
 
     return [outbox]
-
-
-def named(host: str) -> bool:
-    """Whether the header `host` has this machine's name for itself: `localhost:8080`, `127.0.0.1`, `[::1]:80`."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or addresses.is_loopback(name)
