@@ -1,17 +1,17 @@
 """A charge that reaches Valkey by its settlement and by what the books say: counted once, whichever comes first."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from desk import DOLLAR, Desk, dollars, running, valkey_desk
+from desk import DOLLAR, LEASE_S, Desk, dollars, running
 
 import valkey_server
 from valkey_server import Server
+from vipcloud.clock import ManualClock
 from vipcloud.limits.connection import Client
 from vipcloud.limits.guard import Booked, Permit, Purse
-from vipcloud.limits.valkey import BOOKED_WITHIN_S, LOOK_AGAIN_S_MAX
+from vipcloud.limits.valkey import BOOKED_WITHIN_S, LOOK_AGAIN_S_MAX, ValkeyGuard
 from vipcloud.money import NANO, NanoUSD
 
 MONEY = "HMGET", "vc:m:a", "charged", "held"
@@ -56,13 +56,16 @@ async def other(server: Server) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def at(server: Server, books: Books) -> AsyncIterator[Desk]:
     """One that does nothing by itself but keep its connection: its turns are the test's."""
-    async with valkey_desk(server, reread=books.booked) as desk:
-        desk.guard._booked_until = lambda: books.until_s
 
-        async def idle() -> None:
-            await asyncio.Event().wait()
+    def make(clock: ManualClock, chance: Callable[[], float]) -> ValkeyGuard:
+        def now_us() -> int:
+            return round(clock.wall_s() * 1_000_000)
 
-        desk.guard._retell = desk.guard._look_up = idle
+        return ValkeyGuard(client, clock, LEASE_S, 1, books.booked, chance, now_us, booked_until=lambda: books.until_s)
+
+    async with running(Client(server.url, timeout_s=5, waiting_max=1000)) as client:
+        desk = Desk(make)
+        await desk.guard.load()
         yield desk
 
 
