@@ -326,12 +326,19 @@ def test_a_part_that_was_cut_off_is_reckoned_anew_where_there_is_room() -> None:
     assert weigh({"prefixItems": [far, {"$ref": "#/$defs/d0"}], "$defs": lists}).evaluations > 1_000
 
 
-def test_patterns_share_what_room_there_is() -> None:
-    half = answers.PATTERN_BYTES_MAX // 2
-    assert answers._pattern_room(frozenset()) == answers._pattern_room(frozenset(["a", ".*", UUID])) == half
-    assert answers._pattern_room(frozenset(["a", ".{100}", ".{101}", ".{102}"])) == half // 3
-    many = frozenset(f".{{9}}{index}" for index in range(500))  # each small, but not together
-    assert answers._pattern_room(many) == half // 500
+def test_patterns_take_what_room_they_need() -> None:
+    small = answers._pattern_room(frozenset(["a", ".*"]))
+    large = answers._pattern_room(frozenset(["a", "x.{100}"]))
+    assert small < large < answers._pattern_room(frozenset(["a", "x.{1000}"])) < answers.PATTERN_BYTES_MAX
+    assert wanted(with_patterns("^x.{1,255}$", "^y.{1,1000}$", *(f"^z.{{1,{most}}}$" for most in range(40, 60))))
+    assert wanted(with_patterns("^x.{1,2000}$"))
+    assert "too large together" in refused(with_patterns(*(f"^x.{{1,{most}}}$" for most in range(1000, 1004))))
+    assert "too large together" in refused(with_patterns(*(f".{{9}}{index}" for index in range(300))))  # each is small
+
+
+def test_the_pattern_that_is_none_is_named() -> None:
+    assert 'The pattern "(" is no regular expression' in refused(with_patterns("a{90}", "(", "^x.{1,500}$"))
+    assert answers._pattern_room(frozenset()) == 0
 
 
 def test_a_refused_schema_takes_little_memory_of_ours() -> None:

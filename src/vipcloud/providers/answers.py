@@ -29,7 +29,7 @@ PROBLEM_CHARS_MAX: Final = 500
 
 _SCHEMA_PARAM = "response_format.json_schema.schema"
 _BACKTRACKS_MAX = 5_000
-_SMALL_PATTERN_BYTES = 16_384
+_SMALL_PATTERN_BYTES = 4_096
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _PATTERN_REFUSED = (
     "The pattern {pattern} is no regular expression, or too large together with the others: in place of {{m,n}} after "
@@ -118,28 +118,34 @@ def _of_schema(schema: dict[str, Any]) -> Form:
         )
     except (library.ValidationError, library.ReferencingError, ValueError) as error:
         reason = getattr(error, "message", None) or str(error)
-        if reason.endswith('is not a "regex"'):
-            reason = _PATTERN_REFUSED.format(pattern=shorten(reason.removesuffix(' is not a "regex"')))
         raise _refused(f"not a JSON Schema that can be used. {shorten(reason, PROBLEM_CHARS_MAX)}") from None
     return Form(validator, weight.evaluations)
 
 
 def _pattern_room(patterns: frozenset[str]) -> int:
-    """Bytes that the program of any one pattern may take, so that all of them take `PATTERN_BYTES_MAX` at most.
-
-    Most are small, and a few may then be large: each is tried in a small share of one half, and those for which that is
-    too little share the other half.
+    """Bytes that the program of any one pattern may take. What each one takes is found by doubling, and the sum is
+    `PATTERN_BYTES_MAX` at most: raises ValueError where it is more, or for what is no pattern.
     """
+    left, most = PATTERN_BYTES_MAX, 0
+    small = min(_SMALL_PATTERN_BYTES, PATTERN_BYTES_MAX // 2 // max(1, len(patterns)))
+    for pattern in sorted(patterns):
+        room = min(small, left)
+        while not _compiles(pattern, room):
+            if room == left:
+                raise ValueError(_PATTERN_REFUSED.format(pattern=shorten(_encode(pattern).decode())))
+            room = min(2 * room, left)
+        left, most = left - room, max(most, room)
+    return most
+
+
+def _compiles(pattern: str, room: int) -> bool:
     import jsonschema_rs as library
 
-    small = min(_SMALL_PATTERN_BYTES, PATTERN_BYTES_MAX // 2 // max(1, len(patterns)))
-    large = 0
-    for pattern in patterns:
-        try:
-            library.Draft202012Validator({"pattern": pattern}, pattern_options=_engine(small))
-        except (library.ValidationError, ValueError):  # or it is no pattern, as will be told
-            large += 1
-    return PATTERN_BYTES_MAX // 2 // max(1, large)
+    try:
+        library.Draft202012Validator({"pattern": pattern}, pattern_options=_engine(room))
+    except (library.ValidationError, ValueError):
+        return False
+    return True
 
 
 def _engine(room: int) -> Any:
