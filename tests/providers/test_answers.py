@@ -184,4 +184,4 @@ def test_any_schema_is_held_to_or_refused(schema: dict[str, Any], below: dict[st
     except BadRequest:
         return
     with contextlib.suppress(Unfit):
-        assert msgspec.json.decode(held.read(text)) == msgspec.json.decode(text)
+        assert msgspec.json.decode(held.read(text)) == msgspec.json.decode(text.strip())
