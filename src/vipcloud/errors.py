@@ -292,7 +292,7 @@ class VersionNotSupported(GatewayError):
 
 class Unavailable(GatewayError):
     status, type, code = 503, "service_unavailable_error", "service_unavailable"
-    meaning = "The gateway is starting, draining, or cannot reach its store. Retry after `Retry-After`."
+    meaning = "The gateway is starting, draining, or cannot reach its store. Retry after `Retry-After`, if it is there."
 
 
 class NoUpstream(Unavailable):

@@ -1,12 +1,11 @@
 """Keys in Valkey that cannot be read or written: whom that hurts, for how long, and what is told of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from desk import DOLLAR, Desk, dollars, key, meter, running, valkey_desk
+from desk import DOLLAR, Desk, dollars, key, meter, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.errors import Unavailable
 from vipcloud.limits.connection import Client
@@ -14,22 +13,9 @@ from vipcloud.money import NANO
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 async def desk(server: Server) -> AsyncIterator[Desk]:
     async with valkey_desk(server) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server."""
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 async def spoil(other: Client, *names: str) -> None:

@@ -1,11 +1,10 @@
 """How long Valkey keeps what it knows of an account that does not come again, and one that does come then."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from desk import DOLLAR, Desk, dollars, meter, running, valkey_desk
+from desk import DOLLAR, Desk, dollars, meter, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.limits.connection import Client
 from vipcloud.limits.rules import DAYS_KEPT_MAX
@@ -17,22 +16,9 @@ FUND = dollars(900)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 async def desk(server: Server) -> AsyncIterator[Desk]:
     async with valkey_desk(server) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server."""
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 async def kept(other: Client) -> dict[str, int]:

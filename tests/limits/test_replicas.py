@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from desk import DOLLAR, Desk, dollars, meter, running, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.errors import Unavailable
 from vipcloud.limits import connection
@@ -18,22 +17,9 @@ REPLICATE = "REPLICAOF", "127.0.0.1", "1"  # nobody is there
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 async def desk(server: Server) -> AsyncIterator[Desk]:
     async with valkey_desk(server) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server."""
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 async def until(true: Callable[[], bool]) -> None:

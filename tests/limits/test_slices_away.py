@@ -4,12 +4,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from desk import PRICE, Desk, running, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.limits.connection import Client
 from vipcloud.limits.guard import Permit, Purse
@@ -22,22 +21,9 @@ HELD = "HMGET", "vc:m:a", "charged", "held"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 async def desk(server: Server) -> AsyncIterator[Desk]:
     async with valkey_desk(server, timeout_s=0.3) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server, who waits longer."""
-    async with running(Client(server.url, timeout_s=10, waiting_max=100)) as client:
-        yield client
 
 
 async def until(true: Callable[[], bool]) -> None:

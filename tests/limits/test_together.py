@@ -4,13 +4,12 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
-from desk import DOLLAR, LEASE_S, Desk, dollars, key, meter, running, valkey_desk
+from desk import DOLLAR, LEASE_S, Desk, dollars, key, meter, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.errors import BudgetExceeded, InsufficientCredit, RateLimited, Unavailable
 from vipcloud.limits.connection import Client
@@ -20,22 +19,9 @@ from vipcloud.money import NANO, NanoUSD
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 async def desk(server: Server) -> AsyncIterator[Desk]:
     async with valkey_desk(server, timeout_s=0.3) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server."""
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 async def calls(other: Client) -> int:

@@ -1,12 +1,11 @@
 """A charge that reaches Valkey by its settlement and by what the books say: counted once, whichever comes first."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from desk import DOLLAR, LEASE_S, Desk, dollars, running
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.clock import ManualClock
 from vipcloud.limits.connection import Client
@@ -31,12 +30,6 @@ class Books:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 def books() -> Books:
     return Books()
 
@@ -45,12 +38,6 @@ def books() -> Books:
 async def desk(server: Server, books: Books) -> AsyncIterator[Desk]:
     async with at(server, books) as desk:
         yield desk
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 @asynccontextmanager

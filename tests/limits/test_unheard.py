@@ -3,12 +3,11 @@ last looked up in the books."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from desk import DOLLAR, LEASE_S, Desk, dollars, key, meter, running, valkey_desk
+from desk import DOLLAR, LEASE_S, Desk, dollars, key, meter, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.errors import InsufficientCredit, Unavailable
 from vipcloud.limits import valkey
@@ -37,12 +36,6 @@ class Books:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with valkey_server.serving() as server:
-        yield server
-
-
-@pytest.fixture
 def books() -> Books:
     return Books()
 
@@ -57,13 +50,6 @@ async def desk(server: Server, books: Books) -> AsyncIterator[Desk]:
             await desk.guard.look_up()
         assert not desk.guard._untold
         assert not desk.guard._unheard
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Client]:
-    """Somebody else on the same server."""
-    async with running(Client(server.url, timeout_s=5, waiting_max=100)) as client:
-        yield client
 
 
 async def admitted(desk: Desk, count: int) -> list[Permit]:

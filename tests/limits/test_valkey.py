@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from desk import DOLLAR, FREE, LEASE_S, Desk, as_told, dollars, meter, running, valkey_desk
 
-import valkey_server
 from valkey_server import Server
 from vipcloud.clock import ManualClock, SystemClock
 from vipcloud.errors import InsufficientCredit, RateLimited, SettingsError, Unavailable
@@ -19,13 +18,6 @@ from vipcloud.limits.connection import Address, Away, Client
 from vipcloud.limits.guard import Subject
 from vipcloud.limits.valkey import ValkeyGuard
 from vipcloud.money import NANO, NanoUSD
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server of this test's own, to be stopped and killed."""
-    with valkey_server.serving() as server:
-        yield server
 
 
 @pytest.fixture
